@@ -1,0 +1,1 @@
+"""What is said about a class: descriptor files, and the phrases that CLIP reads."""

@@ -1,0 +1,1 @@
+"""Features x texts -> logits: pure functions of tensors, without Ray, files or settings."""

@@ -1,0 +1,168 @@
+"""LanceDB as a projection of the shards: tables kept by upserts of rows and deletes of ids no longer wanted.
+
+One database a feature fingerprint; it can be removed and projected again at any time. One process at a time
+commits. The table schemas are in `storage.schemas`; lancedb itself is imported when a database is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.markers import drop_marker
+
+UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
+
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on rows in LanceDB's SQL, safe by construction: made by `where_equal` only."""
+
+    sql: str
+
+
+def where_equal(values: Mapping[str, str | int | None]) -> Filter | None:
+    """Rows whose columns equal all the given values, whatever these hold; None is a null, {} no filter.
+
+    ValueError for something that is no column name, TypeError for a value that is no str, int or None.
+    """
+    terms = [f"{_column(name)} {_equals(value)}" for name, value in values.items()]
+    return Filter(" AND ".join(terms)) if terms else None
+
+
+class Projection:
+    """The LanceDB database in the folder `uri`, made by the first upsert; a read sees the latest commit."""
+
+    def __init__(self, uri: str) -> None:
+        import lancedb
+
+        self.uri = uri
+        # Without an interval an open table never sees what other processes commit.
+        self._database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
+
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted."""
+        return sorted(self._database.list_tables().tables)
+
+    def upsert(self, table: str, schema: pa.Schema, rows: pa.Table) -> None:
+        """Insert rows, or replace those of the same `id`; a missing table is made, even for no rows.
+
+        `rows` has the schema's columns, in any order. The table's marker is dropped first. ValueError for a
+        repeated or missing id, for other columns, and for a table that was made with another schema or other
+        metadata (another model): its rows must not mix with these.
+        """
+        rows = _conform(rows, schema, table)
+        drop_marker(self.uri, table)
+        opened = self._open(table, schema)
+        for start in range(0, rows.num_rows, UPSERT_ROWS):
+            merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(rows.slice(start, UPSERT_ROWS))
+
+    def delete_unwanted(self, table: str, wanted_ids: set[str]) -> int:
+        """Delete the rows whose id is not wanted, in one commit; returns how many. Drops the marker first."""
+        unwanted = len(self.ids(table) - wanted_ids)
+        if unwanted == 0:
+            return 0
+        drop_marker(self.uri, table)
+        opened = self._database.open_table(table)
+        if not wanted_ids:
+            opened.delete("true")
+        else:
+            wanted = pa.table({"id": pa.array(sorted(wanted_ids), pa.string())})
+            opened.merge_insert("id").when_not_matched_by_source_delete().execute(wanted)
+        return unwanted
+
+    def ids(self, table: str) -> set[str]:
+        """The ids of all rows; none for a missing table."""
+        if table not in self.tables():
+            return set()
+        return set(self._database.open_table(table).search().select(["id"]).to_arrow()["id"].to_pylist())
+
+    def search(
+        self, table: str, vector: Sequence[float], *, k: int, where: Filter | None = None
+    ) -> list[dict[str, object]]:
+        """The k rows most similar to `vector` [d], best first: columns but the vector, and `similarity`.
+
+        Every row that passes the filter is compared, no index is asked. `similarity` is the cosine, from
+        -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. Rows with a zero
+        vector are never found. LookupError for a missing table, ValueError for a vector of another length or
+        without a direction.
+        """
+        if table not in self.tables():
+            raise LookupError(f"{self.uri} has no table {table!r}; it has {self.tables()}")
+        opened = self._database.open_table(table)
+        names = [name for name in opened.schema.names if name != "vector"]
+        query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
+        query = query.distance_type("cosine").bypass_vector_index().select([*names, "_distance"]).limit(k)
+        if where is not None:
+            query = query.where(where.sql, prefilter=True)
+        hits = query.to_list()
+        return [
+            {**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits
+        ]
+
+    def _open(self, table: str, schema: pa.Schema) -> object:
+        if table not in self.tables():
+            return self._database.create_table(table, schema=schema)
+        opened = self._database.open_table(table)
+        if not opened.schema.equals(schema, check_metadata=True):
+            raise ValueError(
+                f"table {table!r} of {self.uri} was made as\n{opened.schema}\n"
+                f"and cannot take rows of\n{schema}\n"
+                "Remove that database, or use another one: it is rebuilt from the shards."
+            )
+        return opened
+
+
+def _conform(rows: pa.Table, schema: pa.Schema, table: str) -> pa.Table:
+    """The rows with exactly the schema's columns, checked: LanceDB itself inserts a repeated new id twice."""
+    if sorted(rows.column_names) != sorted(schema.names):
+        raise ValueError(f"rows for table {table!r} need the columns {schema.names}, got {rows.column_names}")
+    if rows["id"].null_count or pc.count_distinct(rows["id"]).as_py() != rows.num_rows:
+        raise ValueError(f"rows for table {table!r} need one id each: some are null or repeated")
+    try:
+        return rows.select(schema.names).cast(schema)
+    except pa.ArrowException as error:
+        raise ValueError(f"rows for table {table!r} do not fit its columns: {error}") from error
+
+
+def _unit(vector: Sequence[float], d: int) -> list[float]:
+    """The query at length 1, where fp16 neither overflows nor loses small entries."""
+    import numpy as np
+
+    query = np.asarray(vector, np.float64)
+    if query.shape != (d,):
+        raise ValueError(
+            f"the table holds vectors of {d} numbers, the query has the shape {list(query.shape)}"
+        )
+    length = float(np.linalg.norm(query))
+    if not 0.0 < length < float("inf"):
+        raise ValueError(f"a query of length {length} has no direction")
+    return (query / length).tolist()
+
+
+def _cosine(distance: float) -> float:
+    return min(1.0, max(-1.0, 1.0 - distance))  # rounding takes the distance of equal vectors a hair below 0
+
+
+def _column(name: str) -> str:
+    if not _COLUMN.fullmatch(name):
+        raise ValueError(f"{name!r} is no column name")
+    return f"`{name}`"
+
+
+def _equals(value: str | int | None) -> str:
+    if value is None:
+        return "IS NULL"
+    if type(value) is int:
+        return f"= {value}"
+    if type(value) is str:
+        return "= '" + value.replace("'", "''") + "'"  # in standard SQL strings nothing else needs care
+    raise TypeError(f"a filter compares with a str, an int or None, not with {value!r}")
