@@ -85,6 +85,13 @@ class Projection:
             return set()
         return set(self._database.open_table(table).search().select(["id"]).to_arrow()["id"].to_pylist())
 
+    def described(self, table: str) -> pa.Table:
+        """All rows without their vectors; no rows and no columns for a missing table."""
+        if table not in self.tables():
+            return pa.table({})
+        opened = self._database.open_table(table)
+        return opened.search().select([name for name in opened.schema.names if name != "vector"]).to_arrow()
+
     def search(
         self, table: str, vector: Sequence[float], *, k: int, where: Filter | None = None
     ) -> list[dict[str, object]]:

@@ -30,17 +30,19 @@ def fixed_list(array: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array [n, *shape] that `fixed_list` made a column of, read-only.
+    """The array [n, *shape] that `fixed_list` made a column of, read-only; one length of `shape` may be -1: what is left.
 
     A view of the column's memory where it is one chunk, else a copy. ValueError where rows are null or hold
     another number of values than `shape` has.
     """
     if not pa.types.is_fixed_size_list(column.type):
         raise TypeError(f"a column of fixed-size lists is wanted, got {column.type}")
-    if column.type.list_size != math.prod(shape):
-        raise ValueError(
-            f"the column holds {column.type.list_size} values a row, the shape {shape} has {math.prod(shape)}"
-        )
+    size = column.type.list_size
+    if -1 in shape:
+        known = -math.prod(shape)
+        shape = tuple(size // known if length == -1 and known > 0 else length for length in shape)
+    if size != math.prod(shape):
+        raise ValueError(f"the column holds {size} values a row, the shape {shape} has {math.prod(shape)}")
     if column.null_count:
         raise ValueError(f"the column has {column.null_count} null rows: an array has no place for them")
     if isinstance(column, pa.ChunkedArray):

@@ -66,7 +66,7 @@ class ShardTable:
             return ""
         _check_rows(rows, self.folder)
         first = self._first_shard()
-        if first and not rows.schema.equals(first.schema):
+        if first is not None and not rows.schema.equals(first.schema):
             raise ValueError(
                 f"rows for {self.folder} must have the columns of its first shard\n{first.schema}\n"
                 f"but have\n{rows.schema}"
@@ -126,6 +126,11 @@ class ShardTable:
             return self._take(min(self._seen), [], columns)
         table = pa.concat_tables(parts)
         return _reorder(table, wanted)
+
+    def columns(self) -> list[str]:
+        """Names of the columns; none where the table has no shard yet."""
+        first = self._first_shard()
+        return first.column_names if first is not None else []
 
     def rows(self) -> int:
         """How many keys the table holds."""

@@ -1,0 +1,304 @@
+"""The command line: `fieldmark COMMAND`. People's tables and progress go to standard error, answers to standard output.
+
+Exit status: 0 done, 1 the job failed, 2 the call or the job file is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Classify images by their field marks: descriptors, guided crops, optimal transport, on Ray.",
+)
+people = Console(stderr=True)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="the job file")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override a setting, e.g. views.random.crops=16"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, nothing else there")]
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Argument(metavar="DIR")] = Path("fieldmark-demo")) -> None:
+    """Render a small world of birds, run the whole job on it, show what came out."""
+    from pipeline.demo import run_demo
+
+    run_demo(folder, people)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder of images")],
+    classes: Annotated[Path | None, typer.Option(help="class names, one a line, for a folder without labels")] = None,
+    descriptors: Annotated[Path | None, typer.Option(help="a descriptor file {class: [sentence, ...]}")] = None,
+) -> None:
+    """Write a commented job file for a folder of images."""
+    from pipeline.init import write_job_file
+
+    out = write_job_file(folder, classes, descriptors)
+    people.print(f"wrote {out}; next: fieldmark run {out}", highlight=False, markup=False)
+
+
+@app.command()
+def run(
+    job: JobFile,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="run this stage alone")] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="run this stage and those after")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="run up to and with this stage")] = None,
+    force: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="drop this stage's rows and make them anew")
+    ] = None,
+    sets: Sets = None,
+    address: Annotated[str | None, typer.Option(help="a Ray cluster; default RAY_ADDRESS, else a local one")] = None,
+    dry_run: Annotated[bool, typer.Option(help="show what would run, start nothing")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute what is missing, stage by stage; run again to go on after a stop."""
+    from dataclasses import asdict
+
+    from pipeline.cluster import Cluster
+    from pipeline.results import collect_results
+    from pipeline.run import Selection, run_job
+    from pipeline.show import show_rejects, show_results
+    from pipeline.watch import watcher_for
+
+    loaded, plan = _prepare(job, sets)
+    selection = Selection(only, start, until, force)
+    try:
+        selection.names([stage.stage.name for stage in plan.stages])
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+    if dry_run:
+        _print_status(plan, as_json)
+        return
+    try:
+        results = run_job(loaded, watcher_for(people), Cluster(address), selection)
+    except KeyboardInterrupt:
+        people.print(
+            f"\nstopped; what is computed is kept. Go on with: fieldmark run {job}",
+            highlight=False,
+            markup=False,
+        )
+        raise
+    after = _prepare(job, sets)[1]
+    if as_json:
+        _print_json({"stages": [asdict(result) for result in results]})
+        return
+    show_rejects(people, after.rejects)
+    if after.of("evaluate").done and (rows := collect_results(after, loaded.name)):
+        show_results(people, rows)
+
+
+@app.command()
+def status(job: JobFile, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Say what is there, what would run and why. Starts nothing."""
+    _print_status(_prepare(job, sets)[1], as_json)
+
+
+@app.command()
+def results(
+    jobs: Annotated[list[Path], typer.Argument(metavar="JOB...", help="job files")],
+    sets: Sets = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="a LaTeX table on standard output")] = False,
+) -> None:
+    """The table of methods by jobs, from what is stored."""
+    from pipeline.results import collect_results, to_csv, to_latex
+    from pipeline.show import show_results
+
+    rows: list[dict[str, Any]] = []
+    for path in jobs:
+        loaded, plan = _prepare(path, sets)
+        found = collect_results(plan, loaded.name)
+        if not found:
+            raise _failed(f"{path}: no results yet; compute them with: fieldmark run {path}")
+        rows += found
+    if as_json:
+        _print_json({"methods": rows})
+    elif as_csv:
+        sys.stdout.write(to_csv(rows))
+    elif as_latex:
+        sys.stdout.write(to_latex(rows))
+    else:
+        show_results(Console(), rows)
+
+
+@app.command()
+def predict(
+    job: JobFile,
+    image: Annotated[list[Path] | None, typer.Option(help="new image files; default: the job's own images")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="methods to show; default: all")] = None,
+    top_k: Annotated[int, typer.Option("-k", min=1, help="best classes shown an image")] = 5,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="a .csv, .parquet or .json file")] = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Class, probability and margin an image, by every method."""
+    from pipeline.predict import NotComputed, new_predictions, stored_predictions, write_predictions
+    from pipeline.show import show_predictions
+
+    loaded, plan = _prepare(job, sets)
+    known = [each.row_name for each in loaded.methods]
+    if unknown := [name for name in method or () if name not in known]:
+        raise _wrong(f"--method {unknown[0]}: the job has {', '.join(known)}")
+    if out is not None and out.suffix.lower() not in (".csv", ".parquet", ".json"):
+        raise _wrong(f"-o {out}: predictions are written as .csv, .parquet or .json")
+    unreadable: list[tuple[Path, str]] = []
+    try:
+        if image:
+            rows, unreadable = new_predictions(loaded, plan, image, method or (), top_k)
+        else:
+            rows = stored_predictions(plan, method or (), top_k)
+    except NotComputed as error:
+        raise _failed(f"{error}; compute it with: fieldmark run {job}") from None
+    for path, reason in unreadable:
+        people.print(f"{path}: {reason}", style="red", highlight=False, markup=False)
+    if as_json:
+        _print_json({"predictions": rows})
+    if out is not None:
+        write_predictions(rows, out)
+        people.print(f"wrote {len(rows):,} predictions to {out}", highlight=False, markup=False)
+    elif not as_json:
+        show_predictions(Console(), rows)
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    job: JobFile,
+    text: Annotated[str | None, typer.Argument(help="what to look for, such as 'a long red beak'")] = None,
+    image: Annotated[Path | None, typer.Option(help="look for what resembles this image file")] = None,
+    table: Annotated[str, typer.Option(help="crops, images or descriptors")] = "crops",
+    class_name: Annotated[str | None, typer.Option("--class", help="only rows of this class")] = None,
+    split: Annotated[str | None, typer.Option(help="only rows of this split")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="number of rows")] = 10,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rows of the feature store that resemble a text or an image most."""
+    from pipeline.feature_store import TABLES, FeatureStore, StoreError
+    from pipeline.job_file import load_job
+    from pipeline.show import show_hits
+
+    if (text is None) == (image is None):
+        raise _wrong(
+            'query takes a text or --image FILE, one of them; for example: fieldmark query job.yaml "a red beak"'
+        )
+    if table not in TABLES:
+        raise _wrong(f"--table {table}: allowed are {', '.join(TABLES)}")
+    if table == "descriptors" and split is not None:
+        raise _wrong("--split: descriptors belong to no split")
+    if image is not None and not image.is_file():
+        raise _wrong(f"--image: no file {image}")
+    loaded = load_job(job, sets or ())
+    try:
+        store = FeatureStore.open(loaded.store, loaded.name)
+        hits = store.search(text, image=image, table=table, k=k, class_name=class_name, split=split)
+    except StoreError as error:
+        raise _failed(str(error)) from None
+    if as_json:
+        _print_json({"hits": hits})
+    else:
+        show_hits(Console(), hits)
+
+
+@app.command()
+def export(
+    job: JobFile,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="as `status` names it: whole, views.NAME, methods.NAME")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the Parquet file to write")],
+    sets: Sets = None,
+) -> None:
+    """Write a table as Parquet."""
+    import pyarrow.parquet as pq
+
+    from storage.shards import ShardTable
+
+    plan = _prepare(job, sets)[1]
+    tables = {
+        name: each
+        for stage in plan.stages
+        for each in stage.tables
+        if isinstance(each.keeper, ShardTable)
+        for name in (f"{stage.stage.name}/{each.name}", each.name)
+    }
+    if table not in tables:
+        names = ", ".join(name for name in tables if "/" in name)
+        raise _wrong(f"no table is called {table!r}; there are {names}")
+    chosen = tables[table]
+    if not chosen.present:
+        raise _failed(f"{table} has no rows yet; compute them with: fieldmark run {job}")
+    present = chosen.keeper.keys()
+    pq.write_table(chosen.keeper.read([key for key in chosen.wanted if key in present]), out)
+    people.print(f"wrote {chosen.present:,} rows to {out}", highlight=False, markup=False)
+
+
+def main() -> None:
+    """Entry point: turns errors into one clear message and an exit status."""
+    from pipeline.job_file import JobError
+
+    try:
+        app()
+    except JobError as error:
+        people.print(str(error), style="red", highlight=False, markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        from pipeline.run import explain_failure
+
+        people.print(explain_failure(error), style="red", highlight=False, markup=False)
+        sys.exit(1)
+
+
+def _prepare(job: Path, sets: list[str] | None) -> tuple[Any, Any]:
+    """The job and its plan; whatever is wrong with the file, the folder or the descriptors is a JobError."""
+    from pipeline.job_file import JobError, load_job
+    from pipeline.plan import make_plan
+
+    loaded = load_job(job, sets or ())
+    try:
+        return loaded, make_plan(loaded)
+    except ValueError as error:
+        raise JobError(f"{job}: {error}") from None
+
+
+def _wrong(message: str) -> Exception:
+    from pipeline.job_file import JobError
+
+    return JobError(message)
+
+
+def _failed(message: str) -> typer.Exit:
+    people.print(message, style="red", highlight=False, markup=False)
+    return typer.Exit(1)
+
+
+def _print_status(plan: Any, as_json: bool) -> None:
+    from pipeline.show import show_status, status_rows
+
+    rows = status_rows(plan)
+    if as_json:
+        _print_json({"stages": rows, "rejects": len(plan.rejects), "rejected": plan.rejects})
+    else:
+        show_status(Console(), rows, plan.rejects)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,92 @@
+"""The feature store as an application sees it: open a store, search its crops, images and descriptors by text or image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.settings import ModelSettings
+from storage.records import read_records
+
+TABLES = ("crops", "images", "descriptors")
+
+
+class StoreError(RuntimeError):
+    """A store that cannot answer; the message says why and what would help."""
+
+
+class FeatureStore:
+    """The current LanceDB tables of a store, with the model that made them.
+
+    >>> store = FeatureStore.open("runs/birds")          # doctest: +SKIP
+    >>> store.search("a long red beak", k=3)[0]["image"]  # doctest: +SKIP
+    'test/Velvet Sandrunner/004.jpg'
+    """
+
+    def __init__(self, database: str, model: ModelSettings):
+        self.database = database
+        self.model = model
+        self._tower: Any = None
+
+    @classmethod
+    def open(cls, store: str | Path, job: str | None = None) -> FeatureStore:
+        """Open the database that the newest completed run (of `job`, if given) left. Raises StoreError."""
+        records = read_records(str(store))
+        fitting = [r for r in records if r["database"] and (job is None or r["job"] == job)]
+        if not fitting:
+            raise StoreError(f"{store} has no completed run{f' of {job}' if job else ''}: run the job first")
+        newest = fitting[-1]
+        if not Path(newest["database"]).is_dir():
+            raise StoreError(f"{newest['database']} is gone: run the job again, it is projected from the shards")
+        return cls(newest["database"], ModelSettings.model_validate(newest["settings"]["model"]))
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: str | Path | None = None,
+        table: str = "crops",
+        k: int = 10,
+        class_name: str | None = None,
+        split: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The k rows of a table most similar to a text or an image file, best first.
+
+        `similarity` is the cosine in -1..1; a crop's `box` is x0, y0, x1, y1 in pixels of its image. Raises StoreError
+        for a table that is not there, ValueError for a call that names neither or both of text and image.
+        """
+        from storage.lance import Projection, where_equal
+
+        if (text is None) == (image is None):
+            raise ValueError("search for a text or for an image, one of them")
+        if table not in TABLES:
+            raise ValueError(f"no table is called {table!r}; there are {', '.join(TABLES)}")
+        wanted = {"class": class_name, "split": split}
+        where = where_equal({name: value for name, value in wanted.items() if value is not None})
+        vector = self._encode_text(text) if text is not None else self._encode_image(Path(image))
+        try:
+            return Projection(self.database).search(table, vector, k=k, where=where)
+        except LookupError as error:
+            raise StoreError(str(error)) from None
+
+    def _encode_text(self, text: str) -> list[float]:
+        return self._load().encode_texts([text])[0].tolist()
+
+    def _encode_image(self, path: Path) -> list[float]:
+        import torch
+
+        from stages.vision.crops import normalize, preprocess_whole
+        from stages.vision.decode import decode_image
+
+        tower = self._load()
+        pixels = torch.from_numpy(decode_image(path.read_bytes()).copy()).permute(2, 0, 1)
+        batch = preprocess_whole(pixels, tower.image_size)[None]
+        with torch.inference_mode():
+            return tower.encode_images(normalize(batch, tower.mean, tower.std))[0].float().tolist()
+
+    def _load(self) -> Any:
+        if self._tower is None:
+            from stages.vision.towers import load_tower
+
+            self._tower = load_tower(self.model.name, self.model.weights, precision="fp32", device="cpu")
+        return self._tower

@@ -1,0 +1,82 @@
+"""Write a commented job file for a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.job_file import JobError
+
+SPLIT_NAMES = {
+    "query": ("test", "query", "val", "valid", "validation"),
+    "validation": ("val", "valid", "validation"),
+    "support": ("train", "support"),
+}
+
+TEMPLATE = """\
+# A fieldmark job. Run it with:  fieldmark run {file}
+# Paths are relative to this file. Whatever is left out has a sound default.
+
+dataset:
+  path: {path}                      # a sub-folder a class, or a flat folder without labels
+{splits}{classes}
+model: {{name: ViT-B-16, weights: openai}}   # any open_clip name and tag, hf-hub:OWNER/NAME, or a local weights file
+
+{descriptors}
+# Named sets of views. A method that names none takes the one of the kind it was made for.
+# guides:
+#   dino: {{kind: dino, name: vit_base_patch16_224.dino}}
+# views:
+#   random: {{kind: random, crops: 9, min_area: 0.10, max_area: 0.75}}
+#   guided: {{kind: guided, guide: dino, crops: 60, min_side: 0.5, max_side: 0.9}}
+
+# methods: [clip, cupl, crops_mean, dnd, abs]    # the default, as far as there are descriptors
+"""
+
+
+def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None = None) -> Path:
+    """Write `job.yaml` into a folder of images. Raises JobError for a missing folder or when the file is there."""
+    if not folder.is_dir():
+        raise JobError(f"no folder {folder}")
+    out = folder / "job.yaml"
+    if out.exists():
+        raise JobError(f"{out} is there already; move it away to have a new one written")
+    for name, path in (("--classes", classes), ("--descriptors", descriptors)):
+        if path is not None and not path.is_file():
+            raise JobError(f"{name}: no file {path}")
+    inside = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    out.write_text(
+        TEMPLATE.format(
+            file=out,
+            path=".",
+            splits=_splits(inside),
+            classes="" if classes is None else f"  classes: {_relative(classes, folder)}\n",
+            descriptors=_descriptors(descriptors, folder),
+        ),
+        encoding="utf-8",
+    )
+    return out
+
+
+def _splits(inside: set[str]) -> str:
+    found = {}
+    for split, names in SPLIT_NAMES.items():
+        chosen = next((name for name in names if name in inside and name not in found.values()), None)
+        if chosen is not None:
+            found[split] = chosen
+    if "query" not in found or not inside <= set(found.values()):
+        return ""
+    return "  splits: {" + ", ".join(f"{split}: {name}" for split, name in found.items()) + "}\n"
+
+
+def _descriptors(path: Path | None, folder: Path) -> str:
+    if path is not None:
+        return f"descriptors:\n  sentences: {{provider: file, path: {_relative(path, folder)}}}\n"
+    return (
+        "# Descriptors: {class name: [sentence, ...]} in JSON or YAML; cupl, crops_mean, dnd and abs need them.\n"
+        "# descriptors:\n#   sentences: {provider: file, path: descriptors.json}\n"
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path, folder = path.resolve(), folder.resolve()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

@@ -1,0 +1,138 @@
+"""Predict: stored predictions of a job's images, or predictions for new image files, by every method of the job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.plan import Plan
+from pipeline.settings import Job
+
+
+class NotComputed(RuntimeError):
+    """Something asked for is not in the store yet; the message says which command computes it."""
+
+
+def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """A row an image and method: image, method, class, probability, margin, and the `top_k` best as a list.
+
+    Probabilities are over all classes of the job, so those of all classes sum to one. Raises NotComputed.
+    """
+    ids = dict(zip(plan.inputs.manifest["key"].to_pylist(), plan.inputs.manifest["id"].to_pylist(), strict=True))
+    rows = []
+    for table in _scored(plan):
+        reading, seed = table.plan
+        if methods and reading.method.row_name not in methods:
+            continue
+        if not table.complete:
+            raise NotComputed(f"{table.name}: {len(table.missing):,} images have no prediction yet")
+        for row in table.keeper.read(keys=list(table.wanted)).to_pylist() if table.wanted else ():
+            rows.append(_row(ids[row["key"]], reading.method.row_name, seed, row, top_k))
+    return rows
+
+
+def new_predictions(
+    job: Job, plan: Plan, images: Sequence[Path], methods: Sequence[str], top_k: int
+) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
+    """Predictions for image files that are not in the data set, without Ray; and the files that cannot be read, with why.
+
+    An image's id for random draws is its file name. Raises NotComputed when the texts are not encoded yet.
+    """
+    import torch
+
+    from stages.encoder import Encoder, Image, ViewTable
+    from stages.score import load_features, load_texts, predict_rows
+    from stages.vision.decode import UnreadableImage, decode_image
+
+    scored = [t for t in _scored(plan) if not methods or t.plan[0].method.row_name in methods]
+    if plan.of("encode_text").unknown or not plan.of("encode_text").done:
+        raise NotComputed("the descriptors are not encoded yet")
+    decoded, unreadable = [], []
+    for path in images:
+        try:
+            decoded.append(Image(key=str(path), id=path.name, pixels=decode_image(path.read_bytes())))
+        except UnreadableImage as error:
+            unreadable.append((path, str(error)))
+        except OSError as error:
+            unreadable.append((path, f"cannot be read: {error.strerror or error}"))
+    if not decoded:
+        return [], unreadable
+    encoded = {table.keeper.folder: table for table in plan.of("encode_images").tables}
+    views = {table.name: ViewTable(*table.plan) for table in encoded.values() if table.plan is not None}
+    on_gpu = torch.cuda.is_available() and job.resources.encode.gpus != 0
+    encoder = Encoder(job.model, job.guides, job.precision, "cuda" if on_gpu else "cpu")
+    made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
+    memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
+    rows = []
+    for table in scored:
+        reading, seed = table.plan
+        keys = [image.key for image in decoded]
+        features = load_features(reading, keys, memory)
+        predicted = predict_rows(reading, keys, features, load_texts(reading), max(top_k, 1))
+        rows += [_row(row["key"], reading.method.row_name, seed, row, top_k) for row in predicted.to_pylist()]
+    return rows, unreadable
+
+
+class _InMemory:
+    """Rows just computed, read the way a `ShardTable` is."""
+
+    def __init__(self, rows: pa.Table):
+        self.all = rows
+
+    def columns(self) -> list[str]:
+        return self.all.column_names
+
+    def read(self, keys: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """Rows in the order of `keys`."""
+        place = {key: number for number, key in enumerate(self.all["key"].to_pylist())}
+        return self.all.select(list(columns)).take([place[key] for key in keys])
+
+
+def _scored(plan: Plan) -> Sequence[Any]:
+    scoring = plan.of("score")
+    if scoring.unknown:
+        raise NotComputed(f"predictions are {scoring.unknown}")
+    return scoring.tables
+
+
+def _row(image: str, method: str, seed: int, row: dict[str, Any], top_k: int) -> dict[str, Any]:
+    best = list(zip(row["classes"], row["probabilities"], strict=True))[:top_k]
+    return {
+        "image": image,
+        "method": method,
+        "seed": seed,
+        "class": row["classes"][0],
+        "probability": row["probabilities"][0],
+        "margin": row["margin"],
+        "top": [{"class": name, "probability": probability} for name, probability in best],
+    }
+
+
+def write_predictions(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write predictions as .csv, .parquet or .json, told by the file's name. Raises ValueError for another one."""
+    import polars as pl
+
+    suffix = out.suffix.lower()
+    if suffix == ".json":
+        out.write_text(json.dumps({"predictions": list(rows)}, indent=1) + "\n", encoding="utf-8")
+        return
+    flat = [
+        {name: value for name, value in row.items() if name != "top"}
+        | {"top_classes": [best["class"] for best in row["top"]]}
+        | {"top_probabilities": [best["probability"] for best in row["top"]]}
+        for row in rows
+    ]
+    if suffix == ".parquet":
+        pl.DataFrame(flat).write_parquet(out)
+    elif suffix == ".csv":
+        frame = pl.DataFrame(flat).with_columns(
+            pl.col("top_classes").list.join("|"),
+            pl.col("top_probabilities").list.eval(pl.element().round(6).cast(pl.String)).list.join("|"),
+        )
+        frame.write_csv(out)
+    else:
+        raise ValueError(f"{out}: predictions are written as .csv, .parquet or .json")

@@ -1,0 +1,178 @@
+"""The job: everything a job file may say, with a sound default for all but the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+
+from stages.manifest import DatasetSettings
+from stages.methods import METHODS, Method, parse_method
+from stages.settings import (
+    CenterGuide,
+    ClipGuide,
+    DescriptorSettings,
+    DinoGuide,
+    EncodeResources,
+    EvaluateSettings,
+    GuidedView,
+    GuideSettings,
+    ModelSettings,
+    RandomGuide,
+    RandomView,
+    ScoreSettings,
+    Settings,
+    ViewSettings,
+)
+
+KINDS_OF_GUIDE = {"clip": ClipGuide, "dino": DinoGuide, "random": RandomGuide, "center": CenterGuide}
+DEFAULT_VIEWS = {"random": RandomView(), "guided": GuidedView()}
+KIND_OF_VIEWS = {"crops_mean": "random", "dnd": "random", "abs": "guided"}
+"""Which kind of view set a method means when it names none."""
+
+
+def _as_method(value: Any) -> Method:
+    return value if isinstance(value, Method) else parse_method(value)
+
+
+class Resources(Settings):
+    """What the stages may use of the cluster."""
+
+    encode: EncodeResources = EncodeResources()
+    """the image encoders"""
+
+
+class Job(Settings):
+    """A job: a data set, a model, named guides, views and descriptor sets, and the methods to compare on them."""
+
+    name: str = ""
+    """name of the job; default: the file's name"""
+    store: str = ""
+    """folder of everything computed; default: `runs/NAME` beside the job file"""
+    dataset: DatasetSettings
+    """the images"""
+    model: ModelSettings = ModelSettings()
+    """the CLIP model"""
+    guides: dict[str, GuideSettings] = {}
+    """named sources of saliency; `clip`, `dino`, `random` and `center` need no entry"""
+    views: dict[str, ViewSettings] = {}
+    """named sets of views; default: what the methods need"""
+    descriptors: dict[str, DescriptorSettings] = {}
+    """named sets of descriptors"""
+    methods: list[Annotated[SerializeAsAny[Method], BeforeValidator(_as_method)]] = []
+    """methods, a name or a mapping with `name` and settings; default: all that the descriptors allow"""
+    seed: int | list[int] = 0
+    """seed of the crop draws; with a list, every method that reads crops is run on each"""
+    resources: Resources = Resources()
+    """what stages may use of the cluster"""
+    score: ScoreSettings = ScoreSettings()
+    """what is kept of every prediction"""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """how accuracy is reported"""
+    max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """share of images that may be unreadable before a stage stops (never at ten or fewer)"""
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if "/" in value or "\\" in value:
+            raise ValueError("a job's name has no slashes: it names a folder")
+        return value
+
+    @field_validator("seed")
+    @classmethod
+    def _distinct_seeds(cls, value: int | list[int]) -> int | list[int]:
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError("a list of seeds has at least one, and each once")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """Fill in what follows from the rest of the file: methods, view sets, implicit guides."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = dict(data)
+        if not filled.get("methods"):
+            filled["methods"] = list(METHODS) if filled.get("descriptors") else ["clip"]
+        return filled
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Job:
+        methods = [self._resolve_method(method) for method in self.methods]
+        titles = [method.row_name for method in methods]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"methods: two are called {title!r}; give one of them a `label`")
+        views = dict(self.views)
+        for method in methods:
+            name = getattr(method, "views", None)
+            if name is not None and name not in views:
+                views[name] = DEFAULT_VIEWS[name]
+        guides = dict(self.guides)
+        for name, view in views.items():
+            if isinstance(view, GuidedView) and view.guide not in guides:
+                if view.guide not in KINDS_OF_GUIDE:
+                    known = ", ".join([*guides, *(kind for kind in KINDS_OF_GUIDE if kind not in guides)])
+                    raise ValueError(f"views.{name}.guide: no guide is called {view.guide!r}; there are {known}")
+                guides[view.guide] = KINDS_OF_GUIDE[view.guide]()
+        object.__setattr__(self, "methods", methods)
+        object.__setattr__(self, "views", views)
+        object.__setattr__(self, "guides", guides)
+        return self
+
+    def _resolve_method(self, method: Method) -> Method:
+        """The method with the names of the view set and descriptor set that it reads."""
+        changes: dict[str, str] = {}
+        if method.needs_views:
+            changes["views"] = self._choose_views(method)
+        if method.needs_descriptors:
+            changes["descriptors"] = self._choose_descriptors(method)
+        return method.model_copy(update=changes)
+
+    def _choose_views(self, method: Method) -> str:
+        named = method.views
+        if named is not None:
+            if named in self.views or (not self.views and named in DEFAULT_VIEWS):
+                return named
+            known = ", ".join(self.views or DEFAULT_VIEWS)
+            raise ValueError(f"methods.{method.row_name}.views: no view set is called {named!r}; there are {known}")
+        kind = KIND_OF_VIEWS.get(method.name, "random")
+        if not self.views:
+            return kind
+        fitting = [name for name, view in self.views.items() if view.kind == kind] or list(self.views)
+        if len(fitting) > 1:
+            raise ValueError(
+                f"methods.{method.row_name}.views: say which view set it reads, one of {', '.join(fitting)}"
+            )
+        return fitting[0]
+
+    def _choose_descriptors(self, method: Method) -> str:
+        named, sets = method.descriptors, list(self.descriptors)
+        if not sets:
+            raise ValueError(
+                f"methods.{method.row_name}: needs descriptors, and the job has none; for example "
+                "descriptors: {sentences: {provider: file, path: descriptors.json}}"
+            )
+        if named is None and len(sets) > 1:
+            raise ValueError(
+                f"methods.{method.row_name}.descriptors: say which descriptor set it reads, one of {', '.join(sets)}"
+            )
+        if named is not None and named not in sets:
+            raise ValueError(
+                f"methods.{method.row_name}.descriptors: no descriptor set is called {named!r}; there are {', '.join(sets)}"
+            )
+        return named or sets[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.seed if isinstance(self.seed, list) else [self.seed]
+
+    @property
+    def precision(self) -> Literal["fp32", "fp16", "bf16"]:
+        """The encoder's arithmetic; `auto` is resolved from the job file alone, since a fingerprint depends on it."""
+        if self.model.precision != "auto":
+            return self.model.precision
+        gpus = self.resources.encode.gpus
+        return "fp16" if gpus != "auto" and gpus > 0 else "fp32"

@@ -1,0 +1,227 @@
+"""encode_images: images -> features of the whole image and of the crops of each view set, in one pass over the images.
+
+Decoding runs in Ray tasks, encoding in a pool of actors that hold the model; an actor appends its rows as whole shards,
+so features never travel through the object store and a batch that is tried again writes the same shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.settings import (
+    DinoGuide,
+    EncodeResources,
+    GuidedView,
+    GuideSettings,
+    ModelSettings,
+    ViewSettings,
+)
+from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects
+from stages.streaming import Batch, batches_of, pool_size, stream
+from stages.weights import guide_weights_id, model_weights_id
+
+BATCH_WITH_GPUS, BATCH_WITHOUT = 128, 16
+
+
+class EncodeImages(Stage):
+    """Keeps the table `whole` (one vector an image) and one table a view set and seed."""
+
+    name: ClassVar[str] = "encode_images"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        precision: str,
+        guides: Mapping[str, GuideSettings],
+        views: Mapping[str, ViewSettings],
+        seeds: Sequence[int],
+        resources: EncodeResources,
+        splits: Sequence[str] = ("query",),
+    ):
+        self.model = model
+        self.precision = precision
+        self.guides = guides
+        self.views = views
+        self.seeds = seeds
+        self.resources = resources
+        self.splits = splits
+
+    def tables(self, inputs: Inputs) -> list[Table]:
+        """`whole` first, then `views.NAME` for one seed or `views.NAME.seed.S` for each of several."""
+        weights = model_weights_id(self.model, inputs.weights_cache())
+        chosen = inputs.manifest.filter(pc.is_in(inputs.manifest["split"], pa.array(self.splits)))
+        wanted = chosen["key"].to_pylist()
+        whole = Ingredients(settings={"model.precision": self.precision}, version=self.version, weights=weights)
+        tables = [
+            Table(self.name, "whole", whole, wanted, inputs.shard_table(self.name, whole)),
+        ]
+        for name, view in self.views.items():
+            for seed in self.seeds:
+                ingredients = self._view_ingredients(name, view, seed, weights, inputs)
+                keeper = inputs.shard_table(self.name, ingredients)
+                title = view_title(name, seed, self.seeds)
+                tables.append(Table(self.name, title, ingredients, wanted, keeper, plan=(view, seed)))
+        return tables
+
+    def _view_ingredients(self, name: str, view: ViewSettings, seed: int, weights: str, inputs: Inputs) -> Ingredients:
+        """A view set's own name is no part of what decides its rows, nor is its guide's."""
+        settings: dict[str, Any] = {f"views.{key}": value for key, value in view.model_dump().items()}
+        settings |= {"model.precision": self.precision, "seed": seed}
+        if isinstance(view, GuidedView):
+            guide = self.guides[view.guide]
+            settings.pop("views.guide")
+            settings |= {f"guides.{key}": value for key, value in guide.model_dump().items()}
+            if isinstance(guide, DinoGuide):
+                settings["guides.weights"] = guide_weights_id(guide, inputs.weights_cache())
+        return Ingredients(settings=settings, version=self.version, weights=weights)
+
+    def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
+        """Stream the images that any table lacks; raises TooManyRejects past the job's limit, keeping what it has."""
+        ray = run.cluster()
+        for table in tables:
+            table.keeper.create(describe_table(table))
+        rows = _rows_lacking(tables, inputs.manifest)
+        count, resources, threads = pool_size(ray, self.resources.gpus, self.resources.actors)
+        on_gpu = resources["num_gpus"] > 0
+        batch = self.resources.batch
+        if batch == "auto":
+            batch = BATCH_WITH_GPUS if on_gpu else BATCH_WITHOUT
+        decode = ray.remote(num_cpus=0.5, max_retries=0)(_decode)
+        actor_class = ray.remote(**resources, max_restarts=0, max_task_retries=0)(_EncodeActor)
+
+        def start_actor() -> Any:
+            return actor_class.remote(
+                self.model,
+                self._guides_in_use(),
+                self.precision,
+                "cuda" if on_gpu else "cpu",
+                threads,
+                [(table.name, table.keeper.folder, table.plan) for table in tables],
+                run.id,
+            )
+
+        def submit(actor: Any, batch: Batch) -> Any:
+            return actor.encode.remote(decode.remote(batch.rows))
+
+        rejected = set().union(*(table.rejected for table in tables))
+        batches = batches_of(rows, batch)
+        for done in stream(ray, batches, start_actor, submit, actors=min(count, -(-len(rows) // batch))):
+            if done.killer is not None:
+                _reject(tables, [done.killer | {"reason": done.reason}], run.id)
+                computed, refused = 0, [done.killer["key"]]
+            else:
+                computed, refused = done.answer
+            rejected.update(refused)
+            run.advance(computed, len(refused))
+            check_rejects(self.name, len(rejected), len(tables[0].wanted), run.max_rejects)
+
+    def _guides_in_use(self) -> dict[str, GuideSettings]:
+        used = {view.guide for view in self.views.values() if isinstance(view, GuidedView)}
+        return {name: guide for name, guide in self.guides.items() if name in used}
+
+
+def view_title(name: str, seed: int, seeds: Sequence[int]) -> str:
+    """The name of the table of a view set's draws under one of the job's seeds."""
+    return f"views.{name}" if len(seeds) == 1 else f"views.{name}.seed.{seed}"
+
+
+def describe_table(table: Table) -> dict[str, Any]:
+    """What `table.json` says of a table: its stage, name and everything its fingerprint was made of."""
+    return {"stage": table.stage, "name": table.name, **table.ingredients.as_dict()}
+
+
+def _rows_lacking(tables: Sequence[Table], manifest: pa.Table) -> list[dict[str, Any]]:
+    """Manifest rows that some table lacks, in manifest order, each with the names of those tables."""
+    lacks: dict[str, list[str]] = {}
+    for table in tables:
+        for key in table.missing:
+            lacks.setdefault(key, []).append(table.name)
+    chosen = manifest.filter(pc.is_in(manifest["key"], pa.array(list(lacks), pa.string())))
+    return [
+        {"key": row["key"], "id": row["id"], "uri": row["uri"], "lacks": lacks[row["key"]]}
+        for row in chosen.select(["key", "id", "uri"]).to_pylist()
+    ]
+
+
+def _reject(tables: Sequence[Table], rows: Sequence[Mapping[str, Any]], run: str) -> None:
+    for table in tables:
+        refused = [
+            {"key": row["key"], "uri": row["uri"], "reason": row["reason"]}
+            for row in rows
+            if table.name in row["lacks"]
+        ]
+        if refused:
+            table.keeper.reject(refused, "encode_images", run)
+
+
+def _decode(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Read and decode; a row that cannot be gets a reason in place of pixels."""
+    import time
+
+    from stages.vision.decode import UnreadableImage, decode_image
+
+    decoded = []
+    for row in rows:
+        start = time.perf_counter()
+        try:
+            pixels = decode_image(Path(row["uri"]).read_bytes())
+        except UnreadableImage as error:
+            decoded.append(row | {"reason": str(error)})
+        except OSError as error:
+            decoded.append(row | {"reason": f"cannot be read: {error.strerror or error}"})
+        else:
+            decoded.append(row | {"pixels": pixels, "decode_seconds": time.perf_counter() - start})
+    return decoded
+
+
+class _EncodeActor:
+    """Holds an `Encoder`, writes what it makes, answers with counts."""
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        guides: dict[str, GuideSettings],
+        precision: str,
+        device: str,
+        threads: int,
+        tables: list[tuple[str, str, Any]],
+        run: str,
+    ):
+        self.model, self.guides, self.precision, self.device = model, guides, precision, device
+        self.threads, self.tables, self.run = threads, tables, run
+
+    def setup(self) -> None:
+        """Load the models; apart from construction, so that what it raises is told from a death."""
+        import torch
+
+        from stages.encoder import Encoder, ViewTable
+        from storage.shards import ShardTable
+
+        torch.set_num_threads(self.threads)
+        self.encoder = Encoder(self.model, self.guides, self.precision, self.device)
+        self.keepers = {name: ShardTable(folder) for name, folder, _ in self.tables}
+        self.views = {name: ViewTable(*plan) for name, _, plan in self.tables if plan is not None}
+
+    def encode(self, rows: list[dict[str, Any]]) -> tuple[int, list[str]]:
+        """Encode a decoded batch, append a shard a table; returns (images encoded, keys rejected)."""
+        from stages.encoder import Image
+
+        good = [row for row in rows if "pixels" in row]
+        bad = [row for row in rows if "pixels" not in row]
+        if good:
+            images = [Image(row["key"], row["id"], row["pixels"], row["decode_seconds"]) for row in good]
+            made = self.encoder.encode(images, [set(row["lacks"]) for row in good], self.views)
+            for name, table in made.items():
+                self.keepers[name].append(table, self.run)
+        for name, keeper in self.keepers.items():
+            refused = [{key: row[key] for key in ("key", "uri", "reason")} for row in bad if name in row["lacks"]]
+            if refused:
+                keeper.reject(refused, "encode_images", self.run)
+        return len(good), [row["key"] for row in bad]

@@ -1,0 +1,104 @@
+"""encode_text: every distinct text that the methods read -> its feature. One row a text, so a new class encodes its own texts only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+
+from stages.describe import read_descriptors
+from stages.methods.method import Method
+from stages.settings import DescriptorSettings, ModelSettings
+from stages.stage import Ingredients, Inputs, Run, Stage, Table
+from stages.weights import model_weights_id
+
+ROWS_A_SHARD = 2000
+
+
+class EncodeText(Stage):
+    """Keeps one table a model: key (hash of the text), text, fp32 unit vector, its norm, and the model's logit scale."""
+
+    name: ClassVar[str] = "encode_text"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("describe",)
+
+    def __init__(self, model: ModelSettings, sets: Mapping[str, DescriptorSettings], methods: Sequence[Method]):
+        self.model = model
+        self.sets = sets
+        self.methods = methods
+
+    def tables(self, inputs: Inputs) -> list[Table]:
+        """One table; wanted are the distinct texts of all methods."""
+        prompts = prompts_by_method(self.methods, self.sets, inputs)
+        texts = {text_key(text): text for by_class in prompts.values() for texts in by_class.values() for text in texts}
+        ingredients = Ingredients(
+            settings={}, version=self.version, weights=model_weights_id(self.model, inputs.weights_cache())
+        )
+        return [
+            Table(
+                stage=self.name,
+                name="texts",
+                ingredients=ingredients,
+                wanted=list(texts),
+                keeper=inputs.shard_table(self.name, ingredients),
+                plan=texts,
+            )
+        ]
+
+    def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
+        """Encode the missing texts in one Ray task: thousands of texts are seconds of work, a data plan costs as much."""
+        ray = run.cluster()
+        task = ray.remote(num_cpus=1, max_retries=3)(_encode_and_append)
+        for table in tables:
+            for start in range(0, len(table.missing), ROWS_A_SHARD):
+                keys = table.missing[start : start + ROWS_A_SHARD]
+                texts = {key: table.plan[key] for key in keys}
+                ray.get(task.remote(self.model, texts, table.keeper.folder, run.id))
+                run.advance(len(texts), 0)
+
+
+def prompts_by_method(
+    methods: Sequence[Method], sets: Mapping[str, DescriptorSettings], inputs: Inputs
+) -> dict[str, dict[str, list[str]]]:
+    """Method label -> class name -> the texts that the method reads for it. Raises NotKnownYet before describe is done."""
+    described = {
+        table.name.removeprefix("descriptors."): read_descriptors(table) for table in inputs.complete("describe")
+    }
+    prompts: dict[str, dict[str, list[str]]] = {}
+    for method in methods:
+        chosen = getattr(method, "descriptors", None)
+        if chosen is None:
+            prompts[method.row_name] = {name: method.prompts(name, None, "sentences") for name in inputs.classes}
+        else:
+            form, descriptors = sets[chosen].form, described[chosen]
+            prompts[method.row_name] = {name: method.prompts(name, descriptors[name], form) for name in inputs.classes}
+    return prompts
+
+
+def text_key(text: str) -> str:
+    """The key of a text's row."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _encode_and_append(model: ModelSettings, texts: dict[str, str], folder: str, run: str) -> None:
+    import numpy as np
+
+    from stages.vision.towers import load_tower
+    from storage.schemas import fixed_list
+    from storage.shards import ShardTable
+
+    tower = load_tower(model.name, model.weights, precision="fp32", device="cpu")
+    features = tower.encode_texts(list(texts.values())).numpy().astype(np.float32)
+    norms = np.linalg.norm(features, axis=1)
+    rows = pa.table(
+        {
+            "key": pa.array(list(texts), pa.string()),
+            "text": pa.array(list(texts.values()), pa.string()),
+            "vector": fixed_list(features / norms[:, None]),
+            "norm": pa.array(norms.astype(np.float32)),
+            "logit_scale": pa.array(np.full(len(texts), tower.logit_scale, np.float32)),
+        }
+    )
+    ShardTable(folder).append(rows, run)

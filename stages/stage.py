@@ -1,0 +1,181 @@
+"""The one mechanism: a stage keeps tables, and computes the rows that they lack (architecture.md 4).
+
+A stage declares what it reads, says which tables it keeps under the present settings (`tables`), and computes missing
+rows (`compute`). A table's fingerprint is made of everything that decides its rows, so another setting is another table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+
+from storage.fingerprint import digest
+from storage.shards import ShardTable, missing_keys
+
+
+class Keeper(Protocol):
+    """Where a table's rows lie: a `ShardTable`, or anything else that can tell which keys it has."""
+
+    def keys(self) -> set[str]: ...
+    def rejects(self) -> pa.Table: ...
+    def bytes(self) -> int: ...
+    def clear(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Everything that decides the rows of a table. Names of settings are those of the job file."""
+
+    settings: Mapping[str, Any]
+    version: int
+    weights: str | None = None
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """input read row by row -> its fingerprint"""
+    whole: Mapping[str, str] = field(default_factory=dict)
+    """input read as a set -> digest of its (key, content) pairs"""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "settings": dict(self.settings),
+            "version": self.version,
+            "weights": self.weights,
+            "rows": dict(self.rows),
+            "whole": dict(self.whole),
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a stage keeps under the present settings, and the keys it should hold."""
+
+    stage: str
+    name: str
+    """what the table is for, in the words of the job file: "views.guided", "methods.abs" """
+    ingredients: Ingredients
+    wanted: Sequence[str]
+    keeper: Keeper
+    plan: Any = None
+    """what `compute` needs to know of this table besides its missing keys"""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return digest({"stage": self.stage, **self.ingredients.as_dict()})
+
+    @cached_property
+    def missing(self) -> list[str]:
+        return missing_keys(self.wanted, self.keeper)
+
+    @cached_property
+    def rejected(self) -> set[str]:
+        """Wanted keys whose row could not be made; the reason is in the table's rejects."""
+        refused = self.keeper.rejects()["key"].to_pylist()
+        return set(refused).intersection(self.wanted) if refused else set()
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+    @property
+    def present(self) -> int:
+        return len(self.wanted) - len(self.missing) - len(self.rejected)
+
+    def usable(self) -> list[str]:
+        """Wanted keys less the rejected ones: what a reader of this table will find once it is complete."""
+        if not self.rejected:
+            return list(self.wanted)
+        return [key for key in self.wanted if key not in self.rejected]
+
+
+class NotKnownYet(Exception):
+    """A table's fingerprint or wanted keys depend on a stage that is not complete."""
+
+    def __init__(self, stage: str):
+        super().__init__(f"known after {stage}")
+        self.stage = stage
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage may look at to say which tables it keeps."""
+
+    store: Path
+    manifest: pa.Table
+    """one row an image: key, id, version, uri, split, class (null when unlabelled)"""
+    classes: tuple[str, ...]
+    kept: Mapping[str, Sequence[Table]]
+    """tables of the stages that come before, by stage"""
+
+    def tables(self, stage: str) -> Sequence[Table]:
+        """The tables of a stage before, complete or not. Raises NotKnownYet when they are not known."""
+        if stage not in self.kept:
+            raise NotKnownYet(stage)
+        return self.kept[stage]
+
+    def complete(self, stage: str) -> Sequence[Table]:
+        """The tables of a stage before, all rows present. Raises NotKnownYet otherwise."""
+        tables = self.tables(stage)
+        if not all(table.complete for table in tables):
+            raise NotKnownYet(stage)
+        return tables
+
+    def shard_table(self, stage: str, ingredients: Ingredients) -> ShardTable:
+        """Where the rows of a table with these ingredients lie in the store."""
+        fingerprint = digest({"stage": stage, **ingredients.as_dict()})
+        return ShardTable(str(self.store / "tables" / stage / fingerprint))
+
+    def weights_cache(self) -> str:
+        """Where hashes of weights files are remembered, by path, size and mtime."""
+        return str(self.store / "weights.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run a stage computes in: its id, how to report progress, how to reach Ray, how much may go wrong."""
+
+    id: str
+    advance: Callable[[int, int], None]
+    """advance(rows done, rows rejected)"""
+    cluster: Callable[[], Any]
+    """starts or joins Ray on first use, and returns the `ray` module"""
+    max_rejects: float = 0.01
+
+
+class Stage(ABC):
+    """A stage: what it reads, the tables it keeps, and how missing rows are computed."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    """raised when the rows it makes change"""
+    reads: ClassVar[tuple[str, ...]]
+    """stages it reads; the order of a run follows from this"""
+
+    @abstractmethod
+    def tables(self, inputs: Inputs) -> list[Table]:
+        """The tables this stage keeps under the present settings. Cheap: imports neither torch nor ray nor lancedb."""
+
+    @abstractmethod
+    def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
+        """Compute and append the missing rows of these tables."""
+
+    def units(self, tables: Sequence[Table]) -> int | None:
+        """How far `advance` will count: the distinct missing keys, since one pass fills every table that lacks a row."""
+        return len({key for table in tables for key in table.missing})
+
+
+class TooManyRejects(RuntimeError):
+    """More rows could not be made than the job allows."""
+
+
+def check_rejects(stage: str, rejected: int, wanted: int, limit: float, example: str = "") -> None:
+    """Raise TooManyRejects when rejects pass both the job's share of rows and ten rows (architecture.md 8)."""
+    if rejected > 10 and rejected > limit * wanted:
+        raise TooManyRejects(
+            f"{stage}: {rejected} of {wanted} images were rejected, more than max_rejects = {limit:g} allows. "
+            f"What is computed is kept. {example}Mend or remove the files, or raise max_rejects, and run again."
+        )

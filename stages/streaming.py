@@ -1,0 +1,208 @@
+"""Stream batches of rows through a pool of Ray actors, and find the row that kills its worker.
+
+Plain Ray tasks and actors rather than a Ray Data plan: when a worker dies (a codec's crash, memory) the driver must know
+which rows it held. Batches that were on a dead actor are tried again alone; one that dies alone three times is halved,
+until a single row is left, and that row is rejected (architecture.md 4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+TRIES = 3
+IN_FLIGHT_AN_ACTOR = 3
+
+
+@dataclass
+class Batch:
+    """Rows that travel together, and how often they were on an actor that died."""
+
+    rows: list[dict[str, Any]]
+    deaths: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        return self.deaths > 0
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The two halves of a batch that killed its worker, to be tried alone as well."""
+        middle = len(self.rows) // 2
+        return Batch(self.rows[:middle], deaths=1), Batch(self.rows[middle:], deaths=1)
+
+
+@dataclass
+class Done:
+    """What became of a batch: the actor's answer, or (when it killed its worker) the single row and the reason."""
+
+    answer: Any = None
+    killer: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def batches_of(rows: Iterable[dict[str, Any]], size: int) -> Iterator[Batch]:
+    """Rows in batches of at most `size`."""
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield Batch(batch)
+            batch = []
+    if batch:
+        yield Batch(batch)
+
+
+def stream(
+    ray: Any,
+    batches: Iterable[Batch],
+    start_actor: Callable[[], Any],
+    submit: Callable[[Any, Batch], Any],
+    *,
+    actors: int,
+) -> Iterator[Done]:
+    """Yield a `Done` for every batch, in the order in which they finish.
+
+    `start_actor()` starts an actor, whose method `setup` is called first; `submit(actor, batch)` returns the reference
+    of its answer. An exception of the actor's own code is raised here; a death is handled as the module says.
+    """
+    fresh, suspects = iter(batches), deque[Batch]()
+    pool = _Pool(ray, start_actor, actors)
+    try:
+        while True:
+            for actor in pool.least_loaded():
+                while (batch := _next_batch(pool, actor, fresh, suspects)) is not None:
+                    pool.submit(actor, batch, submit)
+            if not pool.flying and not suspects:
+                return
+            yield from _collect(pool, suspects)
+    finally:
+        pool.stop()
+
+
+def _next_batch(pool: _Pool, actor: int, fresh: Iterator[Batch], suspects: deque[Batch]) -> Batch | None:
+    """The batch this actor should take next: a suspect only when it would be alone there, else a fresh one."""
+    load = pool.load(actor)
+    if any(batch.suspect for batch in load) or len(load) >= IN_FLIGHT_AN_ACTOR:
+        return None
+    if suspects:
+        return suspects.popleft() if not load else None
+    return next(fresh, None)
+
+
+def _collect(pool: _Pool, suspects: deque[Batch]) -> Iterator[Done]:
+    """Wait for an answer; on a death put the batches of that actor among the suspects."""
+    reference = pool.wait()
+    actor, batch = pool.take(reference)
+    try:
+        answer = pool.ray.get(reference)
+    except _deaths(pool.ray) as death:
+        actor_died = isinstance(death, pool.ray.exceptions.RayActorError)
+        companions = pool.replace(actor, death, in_setup=batch is None) if actor_died else []
+        for companion in companions:
+            companion.deaths = max(companion.deaths, 1)
+            suspects.append(companion)
+        if batch is not None:
+            yield from _suspect(batch, death, suspects, alone=not companions)
+    else:
+        if batch is not None:
+            yield Done(answer=answer)
+
+
+def _suspect(batch: Batch, death: Exception, suspects: deque[Batch], *, alone: bool) -> Iterator[Done]:
+    batch.deaths += 1 if alone or not batch.suspect else 0
+    if batch.deaths <= TRIES:
+        suspects.append(batch)
+    elif len(batch.rows) > 1:
+        suspects.extend(batch.halves())
+    else:
+        yield Done(killer=batch.rows[0], reason=f"killed its worker: {type(death).__name__}")
+
+
+def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """Errors that mean a process or node went away, not that code raised."""
+    errors = ray.exceptions
+    return (
+        errors.RayActorError,
+        errors.WorkerCrashedError,
+        errors.NodeDiedError,
+        errors.ObjectLostError,
+        errors.OutOfMemoryError,
+        errors.LocalRayletDiedError,
+    )
+
+
+class _Pool:
+    """Actors by number, and what each has in flight; a None among that is the actor's setup."""
+
+    def __init__(self, ray: Any, start_actor: Callable[[], Any], actors: int):
+        self.ray = ray
+        self.start_actor = start_actor
+        self.actors: list[Any] = []
+        self.flying: dict[Any, tuple[int, Batch | None]] = {}
+        self.failed_starts = 0
+        for number in range(actors):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        self.actors[number:] = [self.start_actor(), *self.actors[number + 1 :]]
+        self.flying[self.actors[number].setup.remote()] = (number, None)
+
+    def load(self, actor: int) -> list[Batch]:
+        return [batch for number, batch in self.flying.values() if number == actor and batch is not None]
+
+    def least_loaded(self) -> list[int]:
+        return sorted(range(len(self.actors)), key=lambda actor: len(self.load(actor)))
+
+    def submit(self, actor: int, batch: Batch, submit: Callable[[Any, Batch], Any]) -> None:
+        self.flying[submit(self.actors[actor], batch)] = (actor, batch)
+
+    def wait(self) -> Any:
+        """A reference that is ready: an actor's setup before its answers, since a dead actor fails all of them at once."""
+        ready, _ = self.ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
+        if not ready:
+            ready, _ = self.ray.wait(list(self.flying), num_returns=1)
+        return min(ready, key=lambda reference: self.flying[reference][1] is not None)
+
+    def take(self, reference: Any) -> tuple[int, Batch | None]:
+        return self.flying.pop(reference)
+
+    def replace(self, actor: int, death: Exception, *, in_setup: bool) -> list[Batch]:
+        """Start a new actor in the place of a dead one; returns the other batches that were on it."""
+        self.failed_starts = self.failed_starts + 1 if in_setup else 0
+        if self.failed_starts > TRIES:
+            raise RuntimeError(f"a worker died {self.failed_starts} times while it loaded its model: {death}")
+        lost = [reference for reference, (number, _) in self.flying.items() if number == actor]
+        batches = [batch for reference in lost if (batch := self.flying.pop(reference)[1]) is not None]
+        self.ray.kill(self.actors[actor])
+        self._start(actor)
+        return batches
+
+    def stop(self) -> None:
+        for actor in self.actors:
+            self.ray.kill(actor)
+
+
+def pool_size(ray: Any, gpus: float | str, actors: int | str) -> tuple[int, dict[str, float], int]:
+    """How many actors, what each asks of Ray, and how many threads torch gets in one.
+
+    Sized from what the cluster has; one core stays free for decoding. Raises RuntimeError when it has too little.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
+    each = (1.0 if cluster_gpus else 0.0) if gpus == "auto" else float(gpus)
+    if each > cluster_gpus:
+        raise RuntimeError(
+            f"resources.encode.gpus asks for {each:g} GPUs an actor; the cluster has {cluster_gpus:g}. "
+            "Set it to 0 to encode on CPUs."
+        )
+    if each:
+        count = int(cluster_gpus // each) if actors == "auto" else int(actors)
+        return max(1, count), {"num_gpus": each, "num_cpus": 1}, 1
+    cores = int(min(node["CPU"] for node in nodes))
+    count = len(nodes) if actors == "auto" else int(actors)
+    on_a_node = -(-count // len(nodes))
+    share = (cores - 1) // on_a_node
+    cpus = share if share >= 1 else round(max(cores - 1, 0.5) / on_a_node, 2)
+    return count, {"num_gpus": 0, "num_cpus": cpus}, max(1, cores // on_a_node)

@@ -1,0 +1,47 @@
+"""Is this the name of a model? Answered from open_clip's configuration files alone, without importing torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+HUB = "hf-hub:"
+FOLDER = "local-dir:"
+
+
+@cache
+def model_names() -> tuple[str, ...]:
+    """The architectures that the installed open_clip knows, sorted."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or not package.submodule_search_locations:
+        raise ValueError("open_clip is not installed; `pip install open_clip_torch` provides it")
+    folder = Path(package.submodule_search_locations[0]) / "model_configs"
+    return tuple(sorted(path.stem for path in folder.glob("*.json")))
+
+
+def check_model_name(name: str) -> None:
+    """Raise ValueError unless `name` is an open_clip architecture, `hf-hub:owner/model` or `local-dir:/folder`.
+
+    Nothing is downloaded: a hub name is checked for its form only, a folder for its `open_clip_config.json`.
+    """
+    if name.startswith(HUB):
+        owner, _, model = name.removeprefix(HUB).partition("/")
+        if not owner or not model:
+            raise ValueError(f"model name {name!r} is incomplete; it must look like 'hf-hub:owner/model'")
+    elif name.startswith(FOLDER):
+        config = Path(name.removeprefix(FOLDER)) / "open_clip_config.json"
+        if not config.is_file():
+            raise ValueError(f"model name {name!r}: there is no {config}")
+    elif name not in model_names():
+        raise ValueError(f"unknown model {name!r}; {suggest(name, model_names())}")
+
+
+def suggest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    """A closing clause for an error: the names closest to `name`, or the first few that exist."""
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    few = ", ".join(known[:8]) or "none"
+    return f"known: {few}{', ...' if len(known) > 8 else ''}"

@@ -1,0 +1,146 @@
+"""A CLIP model with its weights: images and texts in, features out, always fp32 and not normalised.
+
+Architectures, weights and tokenizers are open_clip's. A tower never exists without real weights, and
+activation follows the weights: OpenAI's were trained with QuickGELU, whose absence costs accuracy without a
+word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import open_clip
+import torch
+from torch import nn
+
+from stages.vision.feature_crops import LastBlock, why_no_feature_crops
+from stages.vision.names import FOLDER, HUB, check_model_name, suggest
+
+Precision = Literal["fp32", "fp16", "bf16"]
+TEXTS_AT_ONCE = 256
+LOW_PRECISION = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class ModelError(ValueError):
+    """A model or its weights cannot be had; the message says which, and what would do."""
+
+
+class Tower:
+    """A loaded CLIP model in evaluation mode.
+
+    `dim` joint dimension d, `image_size` side S of its input, `mean` and `std` of its normalisation, `logit_scale`
+    (already exponentiated, about 100 for CLIP), `context_length` in tokens, `can_crop_features` whether `last_block`
+    serves this model, and if so `grid`, its tokens a side (else None).
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer, *, precision: Precision, device: torch.device) -> None:
+        self.name = name
+        self.model = model.to(device).eval()
+        self.tokenizer = tokenizer
+        self.precision = precision
+        self.device = device
+        settings = model.visual.preprocess_cfg
+        self.image_size = _square_side(name, model.visual.image_size)
+        self.mean: tuple[float, ...] = tuple(settings["mean"])
+        self.std: tuple[float, ...] = tuple(settings["std"])
+        self.logit_scale = float(model.logit_scale.detach().float().exp())
+        self.context_length: int = tokenizer.context_length
+        self.dim: int = self.encode_texts(["a"]).shape[1]
+        self.can_crop_features = why_no_feature_crops(model.visual) is None
+        self.grid: int | None = self.last_block.grid if self.can_crop_features else None
+
+    @cached_property
+    def last_block(self) -> LastBlock:
+        """Tokens, attention, feature crops; raises ValueError where `can_crop_features` is false."""
+        return LastBlock(self.model.visual, self._at_precision)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised `pixels [B, 3, S, S]` -> features fp32 `[B, d]`, on the tower's device."""
+        with self._at_precision():
+            return self.model.encode_image(pixels.to(self.device)).float()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: list[str]) -> torch.Tensor:
+        """T texts -> features fp32 `[T, d]`, on the tower's device; a text longer than the context is cut."""
+        if not texts:
+            return torch.empty((0, self.dim), device=self.device)
+        parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
+        return torch.cat([self.model.encode_text(self.tokenizer(part).to(self.device)).float() for part in parts])
+
+    def _at_precision(self):
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=LOW_PRECISION[self.precision])
+
+
+def load_tower(
+    name: str, weights: str | None, *, precision: Precision = "fp32", device: str | torch.device = "cpu"
+) -> Tower:
+    """Load a CLIP model.
+
+    `name`: an open_clip architecture, `hf-hub:owner/model` or `local-dir:/folder`; the latter two bring
+    their weights, so `weights` is None for them and otherwise a pretrained tag or the path of a weights
+    file (safetensors, or a torch state dict without code). `precision` is that of the image tower's
+    arithmetic; texts and results are fp32. Raises `ModelError`.
+    """
+    if precision not in ("fp32", *LOW_PRECISION):
+        raise ModelError(f"precision {precision!r} is not known; it must be fp32, fp16 or bf16")
+    try:
+        check_model_name(name)
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    carries_weights = name.startswith((HUB, FOLDER))
+    if carries_weights and weights is not None:
+        raise ModelError(f"model {name!r} brings its own weights; leave weights out (it says {weights!r})")
+    quick_gelu = False if carries_weights else _check_weights(name, weights)
+    try:
+        model = open_clip.create_model(
+            name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True, weights_only=True
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:
+        # The readers of open_clip, safetensors, torch, requests and huggingface_hub each raise their own types here.
+        raise ModelError(_why_not_loaded(name, weights, error)) from error
+    return Tower(name, model, tokenizer, precision=precision, device=torch.device(device))
+
+
+def _check_weights(name: str, weights: str | None) -> bool:
+    """Whether these weights, a tag or a file, want QuickGELU forced; ModelError if they are neither."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not weights:
+        raise ModelError(f"model {name!r} needs weights: a local file, or one of its tags: {', '.join(tags) or 'none'}")
+    tag = open_clip.get_pretrained_cfg(name, weights)
+    if tag:
+        return bool(tag.get("quick_gelu"))
+    path = Path(weights)
+    if path.is_file():
+        return False  # a file says nothing of its activation: the architecture's name does (ViT-B-32-quickgelu)
+    if path.suffix or "/" in weights:
+        raise ModelError(f"weights file {weights} for model {name!r} does not exist")
+    raise ModelError(
+        f"weights {weights!r} of model {name!r} are neither a file nor one of its tags; {suggest(weights, tags)}"
+    )
+
+
+def _why_not_loaded(name: str, weights: str | None, error: Exception) -> str:
+    detail = " ".join(str(error).split())[:400] or type(error).__name__
+    what = f"model {name!r}" + (f" with weights {weights!r}" if weights else "")
+    if name.startswith(FOLDER) or (weights and Path(weights).is_file()):
+        return f"{what} could not be loaded: the files are damaged, or do not belong to this architecture ({detail})"
+    if isinstance(error, ImportError):
+        return f"{what} needs a package that is not installed ({detail})"
+    return (
+        f"{what} could not be downloaded. Without a network, give weights as the path of a local file, or a folder as "
+        f"'local-dir:/folder' ({detail})"
+    )
+
+
+def _square_side(name: str, size: int | tuple[int, int]) -> int:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise ModelError(f"model {name!r} takes images of {height} x {width}; only square input is supported")
+    return height
