@@ -13,6 +13,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; wide where there is none, so that tables in a file are not folded."""
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
+    return Console(stderr=stderr, width=width)
+
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -20,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Classify images by their field marks: descriptors, guided crops, optimal transport, on Ray.",
 )
-people = Console(stderr=True)
+people = console(stderr=True)
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="the job file")]
 Sets = Annotated[
@@ -48,7 +55,7 @@ def init(
     from pipeline.init import write_job_file
 
     out = write_job_file(folder, classes, descriptors)
-    people.print(f"wrote {out}; next: fieldmark run {out}", highlight=False, markup=False)
+    _say(f"wrote {out}; next: fieldmark run {out}")
 
 
 @app.command()
@@ -86,11 +93,7 @@ def run(
     try:
         results = run_job(loaded, watcher_for(people), Cluster(address), selection)
     except KeyboardInterrupt:
-        people.print(
-            f"\nstopped; what is computed is kept. Go on with: fieldmark run {job}",
-            highlight=False,
-            markup=False,
-        )
+        _say(f"\nstopped; what is computed is kept. Go on with: fieldmark run {job}")
         raise
     after = _prepare(job, sets)[1]
     if as_json:
@@ -133,7 +136,7 @@ def results(
     elif as_latex:
         sys.stdout.write(to_latex(rows))
     else:
-        show_results(Console(), rows)
+        show_results(console(), rows)
 
 
 @app.command()
@@ -165,14 +168,14 @@ def predict(
     except NotComputed as error:
         raise _failed(f"{error}; compute it with: fieldmark run {job}") from None
     for path, reason in unreadable:
-        people.print(f"{path}: {reason}", style="red", highlight=False, markup=False)
+        _say(f"{path}: {reason}", "red")
     if as_json:
         _print_json({"predictions": rows})
     if out is not None:
         write_predictions(rows, out)
-        people.print(f"wrote {len(rows):,} predictions to {out}", highlight=False, markup=False)
+        _say(f"wrote {len(rows):,} predictions to {out}")
     elif not as_json:
-        show_predictions(Console(), rows)
+        show_predictions(console(), rows)
     if unreadable:
         raise typer.Exit(1)
 
@@ -213,7 +216,7 @@ def query(
     if as_json:
         _print_json({"hits": hits})
     else:
-        show_hits(Console(), hits)
+        show_hits(console(), hits)
 
 
 @app.command()
@@ -246,7 +249,7 @@ def export(
         raise _failed(f"{table} has no rows yet; compute them with: fieldmark run {job}")
     present = chosen.keeper.keys()
     pq.write_table(chosen.keeper.read([key for key in chosen.wanted if key in present]), out)
-    people.print(f"wrote {chosen.present:,} rows to {out}", highlight=False, markup=False)
+    _say(f"wrote {chosen.present:,} rows to {out}")
 
 
 def main() -> None:
@@ -256,14 +259,14 @@ def main() -> None:
     try:
         app()
     except JobError as error:
-        people.print(str(error), style="red", highlight=False, markup=False)
+        _say(str(error), "red")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         from pipeline.run import explain_failure
 
-        people.print(explain_failure(error), style="red", highlight=False, markup=False)
+        _say(explain_failure(error), "red")
         sys.exit(1)
 
 
@@ -285,8 +288,12 @@ def _wrong(message: str) -> Exception:
     return JobError(message)
 
 
+def _say(message: str, style: str | None = None) -> None:
+    people.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 def _failed(message: str) -> typer.Exit:
-    people.print(message, style="red", highlight=False, markup=False)
+    _say(message, "red")
     return typer.Exit(1)
 
 
@@ -297,7 +304,7 @@ def _print_status(plan: Any, as_json: bool) -> None:
     if as_json:
         _print_json({"stages": rows, "rejects": len(plan.rejects), "rejected": plan.rejects})
     else:
-        show_status(Console(), rows, plan.rejects)
+        show_status(console(), rows, plan.rejects)
 
 
 def _print_json(document: Any) -> None:

@@ -10,7 +10,7 @@ LOCAL_OBJECT_STORE_BYTES = 1_000_000_000
 
 
 class Cluster:
-    """Ray, when a stage first asks for it. A cluster that was joined, or that the caller had started, is left running."""
+    """Ray, when a stage first asks for it. A cluster that was there before is left running."""
 
     def __init__(self, address: str | None = None):
         self.address = address or os.environ.get("RAY_ADDRESS")

@@ -1,4 +1,4 @@
-"""The feature store as an application sees it: open a store, search its crops, images and descriptors by text or image."""
+"""The feature store as an application sees it: open a store, search crops, images, descriptors by text or image."""
 
 from __future__ import annotations
 

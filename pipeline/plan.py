@@ -1,11 +1,11 @@
-"""The plan: for every stage the tables it keeps under the present settings, what is wanted, present and missing, and why.
+"""The plan: for every stage the tables it keeps under the present settings, what they hold and lack, and why.
 
 Made from the job file, the data set's folder and the store alone; no Ray, no torch, no lancedb.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -73,9 +73,21 @@ def stages_of(job: Job) -> list[Stage]:
         Evaluate(job.evaluate),
         Project(job.methods, job.descriptors),
     ]
-    by_name = {stage.name: stage for stage in stages}
-    order = TopologicalSorter({stage.name: stage.reads for stage in stages}).static_order()
-    return [by_name[name] for name in order]
+    return _ordered(stages)
+
+
+def _ordered(stages: Sequence[Stage]) -> list[Stage]:
+    """Each stage after all that it reads; where that leaves a choice, as they are listed."""
+    listed = [stage.name for stage in stages]
+    sorter = TopologicalSorter({stage.name: stage.reads for stage in stages})
+    sorter.prepare()
+    order, ready = [], []
+    while sorter.is_active():
+        ready = sorted([*ready, *sorter.get_ready()], key=listed.index)
+        name = ready.pop(0)
+        sorter.done(name)
+        order.append(stages[listed.index(name)])
+    return order
 
 
 def make_plan(job: Job) -> Plan:

@@ -38,7 +38,7 @@ def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[d
 def new_predictions(
     job: Job, plan: Plan, images: Sequence[Path], methods: Sequence[str], top_k: int
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
-    """Predictions for image files that are not in the data set, without Ray; and the files that cannot be read, with why.
+    """Predictions for image files outside the data set, without Ray; and the files that cannot be read, with why.
 
     An image's id for random draws is its file name. Raises NotComputed when the texts are not encoded yet.
     """

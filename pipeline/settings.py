@@ -161,7 +161,8 @@ class Job(Settings):
             )
         if named is not None and named not in sets:
             raise ValueError(
-                f"methods.{method.row_name}.descriptors: no descriptor set is called {named!r}; there are {', '.join(sets)}"
+                f"methods.{method.row_name}.descriptors: no descriptor set is called {named!r}; "
+                f"there are {', '.join(sets)}"
             )
         return named or sets[0]
 

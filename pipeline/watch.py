@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: a progress bar a stage on a terminal, plain lines elsewhere. Standard error only."""
+"""What a person sees while a job runs, on standard error: a progress bar a stage on a terminal, else plain lines."""
 
 from __future__ import annotations
 

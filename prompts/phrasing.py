@@ -44,18 +44,14 @@ def check_template(template: str, allowed: Collection[str] = VARIABLES) -> str:
             f"template {template!r}: {error}; variables are {choices}, a literal brace is doubled"
         ) from None
     variables = [
-        (name, bool(spec) or conversion is not None)
-        for _, name, spec, conversion in parts
-        if name is not None
+        (name, bool(spec) or conversion is not None) for _, name, spec, conversion in parts if name is not None
     ]
     for name, formatted in variables:
         if name not in allowed or formatted:
             shown = f"{{{name}}}" if not formatted else f"a format for {{{name}}}"
             raise ValueError(f"template {template!r} has {shown}; allowed: {choices}")
     if not variables:
-        raise ValueError(
-            f"template {template!r} has no variable and would say the same of every class; use {choices}"
-        )
+        raise ValueError(f"template {template!r} has no variable and would say the same of every class; use {choices}")
     return template
 
 

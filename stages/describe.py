@@ -1,4 +1,4 @@
-"""describe: class names -> descriptors. One row a class and descriptor set; a changed entry is a new row of that class alone."""
+"""describe: class names -> descriptors. One row a class and set; a changed entry is a new row of that class alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Describe(Stage):
         self.sets = sets
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """One table a set; its keys carry a digest of the class's entry. Raises ValueError for a bad file or a class without one."""
+        """One table a set; keys carry a digest of the class's entry. ValueError for a bad file or missing class."""
         tables = []
         for name, settings in self.sets.items():
             entries, _ = descriptors_for(inputs.classes, read_descriptor_file(settings.path), settings.path)

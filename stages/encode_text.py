@@ -1,4 +1,4 @@
-"""encode_text: every distinct text that the methods read -> its feature. One row a text, so a new class encodes its own texts only."""
+"""encode_text: every distinct text that the methods read -> its feature; a new class encodes its own texts only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS_A_SHARD = 2000
 
 
 class EncodeText(Stage):
-    """Keeps one table a model: key (hash of the text), text, fp32 unit vector, its norm, and the model's logit scale."""
+    """Keeps one table a model: key (hash of the text), text, fp32 unit vector, its norm, the model's logit scale."""
 
     name: ClassVar[str] = "encode_text"
     version: ClassVar[int] = 1
@@ -48,7 +48,7 @@ class EncodeText(Stage):
         ]
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Encode the missing texts in one Ray task: thousands of texts are seconds of work, a data plan costs as much."""
+        """Encode the missing texts in Ray tasks, some thousand in each: seconds of work."""
         ray = run.cluster()
         task = ray.remote(num_cpus=1, max_retries=3)(_encode_and_append)
         for table in tables:
@@ -62,7 +62,7 @@ class EncodeText(Stage):
 def prompts_by_method(
     methods: Sequence[Method], sets: Mapping[str, DescriptorSettings], inputs: Inputs
 ) -> dict[str, dict[str, list[str]]]:
-    """Method label -> class name -> the texts that the method reads for it. Raises NotKnownYet before describe is done."""
+    """Method -> class name -> the texts that the method reads for it. Raises NotKnownYet before describe is done."""
     described = {
         table.name.removeprefix("descriptors."): read_descriptors(table) for table in inputs.complete("describe")
     }

@@ -1,4 +1,4 @@
-"""Encode decoded images for whatever tables lack them: whole-image features, crops of each view set, feature-space crops.
+"""Encode decoded images for whatever tables lack them: whole images, crops of each view set, feature-space crops.
 
 Everything that needs a model and no Ray: an actor holds one `Encoder`, a test calls it directly.
 """
@@ -79,7 +79,7 @@ class Encoder:
     def _saliency(
         self, pixels: Sequence[torch.Tensor], lacks: Sequence[set[str]], views: Mapping[str, ViewTable]
     ) -> dict[tuple[str, int], tuple[np.ndarray, float]]:
-        """(guide, image number) -> saliency [G, G] and seconds: one pass an image and guide, shared by all view sets."""
+        """(guide, image number) -> saliency [G, G] and seconds; one pass an image and guide, for all view sets."""
         found = {}
         for guide_name, guide in self.guides.items():
             users = {name for name, table in views.items() if getattr(table.view, "guide", None) == guide_name}

@@ -63,7 +63,7 @@ class Evaluate(Stage):
 def evaluate_predictions(
     scored: Table, known: Sequence[tuple[str, str]], encoded: dict[str, Table], settings: EvaluateSettings
 ) -> dict[str, Any]:
-    """One row of results: accuracies are fractions in 0..1, `low` and `high` bound the accuracy, seconds are a mean an image."""
+    """One row of results: accuracies as fractions in 0..1, `low` and `high` bound the first, seconds an image."""
     import polars as pl
 
     reading, seed = scored.plan
@@ -98,7 +98,7 @@ def evaluate_predictions(
 
 
 def bootstrap_interval(hits: Any, resamples: int, confidence: float) -> tuple[float, float]:
-    """Percentile interval of the mean of `hits` [n] (booleans) over resamples of the images; the same for the same input.
+    """Percentile interval of the mean of `hits` [n] (booleans) over resamples of the images; repeatable.
 
     Resampling n hits with replacement and counting them is a binomial draw, so no index is ever drawn.
     """

@@ -51,7 +51,7 @@ class DatasetSettings(Settings):
     splits: SplitFolders | None = None
     """sub-folders of the splits; without it the whole folder is the query split"""
     classes: str | None = None
-    """class names, one a line, or a mapping of folder names to class names (JSON, YAML); needed when nothing is labelled"""
+    """class names, one a line, or folder name -> class name (JSON, YAML); needed when nothing is labelled"""
     version: Literal["mtime", "content"] = "mtime"
     """how a changed image is recognised: by size and modification time, or by a hash of its bytes"""
 
@@ -92,7 +92,7 @@ def _split_folders(root: Path, splits: SplitFolders | None) -> Iterator[tuple[st
         inside = {entry.name for entry in os.scandir(root) if entry.is_dir()}
         if inside and inside <= {"train", "test", "val", "valid", "validation", "query", "support"}:
             raise DatasetError(
-                f"dataset.splits: {root} holds the folders {', '.join(sorted(inside))}, which look like splits, not classes. "
+                f"dataset.splits: the folders {', '.join(sorted(inside))} of {root} look like splits, not classes. "
                 f"Say which is which, for example splits: {{query: {sorted(inside)[0]}}}"
             )
         yield "query", root

@@ -1,7 +1,7 @@
 """project: shards -> LanceDB tables `images`, `crops`, `descriptors`, for people and programs that query.
 
 A projection can be made again at any time. It is kept by upserts of rows that differ and deletes of those no longer
-wanted; markers beside the database say what it holds, so a plan can tell without lancedb. One process commits: the driver.
+wanted; markers beside the database say what it holds, so a plan can tell without lancedb. Only the driver commits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """score: features x texts -> predictions, all methods in one pass over the features.
 
-Actors hold the texts; a batch of keys goes to an actor, which reads the features from the shards and appends predictions.
+Actors hold the texts; one gets a batch of keys, reads the features from the shards and appends predictions.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def load_features(reading: Reading, keys: Sequence[str], tables: Mapping[str, An
 
 
 def predict_rows(reading: Reading, keys: Sequence[str], features: Any, texts: Any, top_k: int) -> pa.Table:
-    """Predictions of one method: the `top_k` best classes, best first (ties: lowest index), with logits and probabilities."""
+    """Predictions of one method: the `top_k` best classes, best first, with logits and probabilities."""
     import time
 
     import torch

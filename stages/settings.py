@@ -1,6 +1,6 @@
 """What each stage can be told: one strict pydantic model a concept, with units, ranges and defaults.
 
-A job file is made of these (`pipeline.settings.Job`). They import neither torch nor ray, so reading a job file is instant.
+A job file is made of these (`pipeline.settings.Job`). They import neither torch nor ray: reading one is instant.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RandomView(Settings):
 
 
 class GuidedView(Settings):
-    """Crops around what a guide attends to, in pixel space and in feature space, as ABS takes them (algorithms.md 8.2-8.3)."""
+    """Crops around what a guide attends to, in pixel and feature space, as ABS takes them (algorithms.md 8.2-8.3)."""
 
     kind: Literal["guided"] = "guided"
     guide: str = "dino"

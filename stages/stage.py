@@ -1,7 +1,7 @@
 """The one mechanism: a stage keeps tables, and computes the rows that they lack (architecture.md 4).
 
 A stage declares what it reads, says which tables it keeps under the present settings (`tables`), and computes missing
-rows (`compute`). A table's fingerprint is made of everything that decides its rows, so another setting is another table.
+rows (`compute`). A fingerprint is made of everything that decides a table's rows: another setting, another table.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Stage(ABC):
         """Compute and append the missing rows of these tables."""
 
     def units(self, tables: Sequence[Table]) -> int | None:
-        """How far `advance` will count: the distinct missing keys, since one pass fills every table that lacks a row."""
+        """How far `advance` will count: the distinct missing keys, since one pass fills all tables."""
         return len({key for table in tables for key in table.missing})
 
 

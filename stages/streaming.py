@@ -1,6 +1,6 @@
 """Stream batches of rows through a pool of Ray actors, and find the row that kills its worker.
 
-Plain Ray tasks and actors rather than a Ray Data plan: when a worker dies (a codec's crash, memory) the driver must know
+Plain Ray tasks and actors, not a Ray Data plan: when a worker dies (a codec's crash, memory) the driver must know
 which rows it held. Batches that were on a dead actor are tried again alone; one that dies alone three times is halved,
 until a single row is left, and that row is rejected (architecture.md 4).
 """
@@ -159,7 +159,7 @@ class _Pool:
         self.flying[submit(self.actors[actor], batch)] = (actor, batch)
 
     def wait(self) -> Any:
-        """A reference that is ready: an actor's setup before its answers, since a dead actor fails all of them at once."""
+        """A reference that is ready: a setup before answers, since a dead actor fails all of them at once."""
         ready, _ = self.ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
         if not ready:
             ready, _ = self.ray.wait(list(self.flying), num_returns=1)

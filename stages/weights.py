@@ -11,7 +11,7 @@ LOCAL_FOLDER_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
 def model_weights_id(model: ModelSettings, cache: str) -> str:
-    """Identity of a CLIP model: hashes of local files, else its public name. Raises FileNotFoundError naming the file."""
+    """Identity of a CLIP model: hashes of local files, else its public name. FileNotFoundError names a missing file."""
     if model.name.startswith("local-dir:"):
         folder = Path(model.name.removeprefix("local-dir:"))
         return "local:" + digest([file_sha256(str(folder / name), cache=cache) for name in LOCAL_FOLDER_FILES])
@@ -26,5 +26,5 @@ def guide_weights_id(guide: DinoGuide, cache: str) -> str:
 
 
 def is_weights_file(weights: str) -> bool:
-    """Whether `weights` is a path, not one of open_clip's pretrained tags (which have neither separators nor such suffixes)."""
+    """Whether `weights` is a path, not one of open_clip's tags, which have neither separators nor suffixes."""
     return "/" in weights or Path(weights).suffix in {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}

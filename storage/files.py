@@ -129,8 +129,6 @@ def _remove(path: str) -> None:
 
 def _temporary(path: str, run: str) -> str:
     if not _RUN.fullmatch(run):
-        raise ValueError(
-            f"run id {run!r} cannot name a temporary file: use letters, digits, '_' and '.' only"
-        )
+        raise ValueError(f"run id {run!r} cannot name a temporary file: use letters, digits, '_' and '.' only")
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(folder, f".tmp-{run}-{secrets.token_hex(8)}-{name}")

@@ -13,9 +13,7 @@ from collections.abc import Iterable
 
 from storage import files
 
-DIGEST_LENGTH = (
-    20  # hex digits: 80 bits, so a clash among a billion tables or shards has odds of one in a million
-)
+DIGEST_LENGTH = 20  # hex digits: 80 bits, so a clash among a billion tables or shards has odds of one in a million
 
 
 def digest(value: object) -> str:

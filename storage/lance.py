@@ -111,9 +111,7 @@ class Projection:
         if where is not None:
             query = query.where(where.sql, prefilter=True)
         hits = query.to_list()
-        return [
-            {**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits
-        ]
+        return [{**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits]
 
     def _open(self, table: str, schema: pa.Schema) -> object:
         if table not in self.tables():
@@ -146,9 +144,7 @@ def _unit(vector: Sequence[float], d: int) -> list[float]:
 
     query = np.asarray(vector, np.float64)
     if query.shape != (d,):
-        raise ValueError(
-            f"the table holds vectors of {d} numbers, the query has the shape {list(query.shape)}"
-        )
+        raise ValueError(f"the table holds vectors of {d} numbers, the query has the shape {list(query.shape)}")
     length = float(np.linalg.norm(query))
     if not 0.0 < length < float("inf"):
         raise ValueError(f"a query of length {length} has no direction")

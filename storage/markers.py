@@ -41,9 +41,7 @@ def _read(uri: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(
-            f"{path} is no JSON ({error}): remove it and the tables are projected again"
-        ) from error
+        raise ValueError(f"{path} is no JSON ({error}): remove it and the tables are projected again") from error
 
 
 def _write(uri: str, markers: dict[str, str]) -> None:

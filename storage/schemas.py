@@ -30,10 +30,10 @@ def fixed_list(array: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array [n, *shape] that `fixed_list` made a column of, read-only; one length of `shape` may be -1: what is left.
+    """The array [n, *shape] that `fixed_list` made a column of, read-only.
 
-    A view of the column's memory where it is one chunk, else a copy. ValueError where rows are null or hold
-    another number of values than `shape` has.
+    One length of `shape` may be -1: what is left. A view of the column's memory where it is one chunk, else a copy.
+    ValueError where rows are null or hold another number of values than `shape` has.
     """
     if not pa.types.is_fixed_size_list(column.type):
         raise TypeError(f"a column of fixed-size lists is wanted, got {column.type}")

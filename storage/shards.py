@@ -110,13 +110,9 @@ class ShardTable:
         if keys is not None:
             missing = [key for key in keys if key not in places]
             if missing:
-                raise KeyError(
-                    f"{len(missing)} of {len(keys)} keys are not in {self.folder}, such as {missing[:3]}"
-                )
+                raise KeyError(f"{len(missing)} of {len(keys)} keys are not in {self.folder}, such as {missing[:3]}")
         if not self._seen:
-            raise LookupError(
-                f"{self.folder} has no rows yet, so its columns are not known: look at rows() first"
-            )
+            raise LookupError(f"{self.folder} has no rows yet, so its columns are not known: look at rows() first")
         wanted = sorted(places.values()) if keys is None else [places[key] for key in keys]
         rows_of: dict[str, list[int]] = {}
         for name, row in wanted:
@@ -149,9 +145,7 @@ class ShardTable:
         noted = [{**row, "stage": stage} for row in rows]
         for row in noted:
             if set(row) != set(REJECTS_SCHEMA.names):
-                raise ValueError(
-                    f"a rejected row has key, uri and reason, not {sorted(set(row) - {'stage'})}"
-                )
+                raise ValueError(f"a rejected row has key, uri and reason, not {sorted(set(row) - {'stage'})}")
         self._rejects().append(pa.Table.from_pylist(noted, schema=REJECTS_SCHEMA), run)
 
     def rejects(self) -> pa.Table:
@@ -205,9 +199,7 @@ def missing_keys(wanted: Sequence[str], table: ShardTable) -> list[str]:
 
 def _check_rows(rows: pa.Table, folder: str) -> None:
     if "key" not in rows.column_names or rows.schema.field("key").type != pa.string():
-        raise ValueError(
-            f"rows for {folder} need a column `key` of type string, got the columns\n{rows.schema}"
-        )
+        raise ValueError(f"rows for {folder} need a column `key` of type string, got the columns\n{rows.schema}")
     keys = rows["key"]
     if keys.null_count or pc.any(pc.equal(keys, "")).as_py():
         raise ValueError(f"rows for {folder} need a key each: some are null or empty")

@@ -40,9 +40,7 @@ def sinkhorn_plan(
     Raises ValueError for an epsilon <= 0, iterations < 1, or masses that are not positive and equal.
     """
     if epsilon <= 0:
-        raise ValueError(
-            f"epsilon is {epsilon}; it must be above 0 (use 1e-3 for nearly the exact assignment)"
-        )
+        raise ValueError(f"epsilon is {epsilon}; it must be above 0 (use 1e-3 for nearly the exact assignment)")
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}; at least 1 is needed")
     cost, a, b = at_least_float32(cost), at_least_float32(a), at_least_float32(b)
@@ -120,9 +118,7 @@ def emd_scores(
         some = slice(start, start + block)
         present = texts[some].masked_fill(~mask[some].unsqueeze(-1), 0.0)
         cosines = torch.einsum("bnd,cmd->bcnm", crops, present)
-        plan = sinkhorn_plan(
-            1 - cosines, a.unsqueeze(1), b[some].unsqueeze(0), epsilon=epsilon, iterations=iterations
-        )
+        plan = sinkhorn_plan(1 - cosines, a.unsqueeze(1), b[some].unsqueeze(0), epsilon=epsilon, iterations=iterations)
         scores[:, some] = (plan * cosines).sum(dim=(-2, -1))
     return scores
 

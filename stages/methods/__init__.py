@@ -30,9 +30,7 @@ def parse_method(value: str | Mapping[str, Any]) -> Method:
     """
     settings = {"name": value} if isinstance(value, str) else value
     if not isinstance(settings, Mapping):
-        raise ValueError(
-            f"a method is a name or a mapping with `name`, not {value!r}; {_choices('', METHODS)}"
-        )
+        raise ValueError(f"a method is a name or a mapping with `name`, not {value!r}; {_choices('', METHODS)}")
     name = settings.get("name")
     if not isinstance(name, str):
         raise ValueError(f"a method needs a `name`, and {dict(settings)!r} has none; {_choices('', METHODS)}")
@@ -41,9 +39,7 @@ def parse_method(value: str | Mapping[str, Any]) -> Method:
     method = METHODS[name]
     unknown = [key for key in settings if key not in method.model_fields]
     if unknown:
-        raise ValueError(
-            f"method {name!r} has no setting {unknown[0]!r}; {_choices(unknown[0], method.model_fields)}"
-        )
+        raise ValueError(f"method {name!r} has no setting {unknown[0]!r}; {_choices(unknown[0], method.model_fields)}")
     try:
         return method.model_validate(dict(settings))
     except ValidationError as error:

@@ -33,9 +33,7 @@ class Dnd(DescriptorMethod):
         le=1e3,
         description="entropy of the plan, in cosine units; large: the plain mean",
     )
-    iterations: int = Field(
-        default=20, ge=1, le=10_000, description="Sinkhorn steps; a smaller epsilon needs more"
-    )
+    iterations: int = Field(default=20, ge=1, le=10_000, description="Sinkhorn steps; a smaller epsilon needs more")
     include_global: bool = Field(default=False, description="count the whole image as one more crop")
     global_weight: float = Field(
         default=0.0,

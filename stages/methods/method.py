@@ -64,9 +64,7 @@ class Method(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     name: str
-    label: str | None = Field(
-        default=None, min_length=1, description="row name in tables; default: the method's name"
-    )
+    label: str | None = Field(default=None, min_length=1, description="row name in tables; default: the method's name")
 
     source: ClassVar[str]
     """Where the rule comes from: paper, and section of algorithms.md."""
@@ -116,9 +114,7 @@ class DescriptorMethod(Method):
 
     needs_descriptors: ClassVar[bool] = True
 
-    descriptors: str | None = Field(
-        default=None, description="name of the descriptor set; default: the job's only one"
-    )
+    descriptors: str | None = Field(default=None, description="name of the descriptor set; default: the job's only one")
     template: DescriptorTemplate = Field(
         default="a photo of a {class}, {which}.",
         description="completes an attribute by {class}, {descriptor}, {which}; sentences stay as they are",

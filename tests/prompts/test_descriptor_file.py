@@ -86,9 +86,7 @@ def test_classes_find_their_descriptors_whether_written_with_underscores_or_spac
 
 
 def test_classes_without_descriptors_are_named_with_similar_names_of_the_file():
-    with pytest.raises(
-        ValueError, match=r"marks\.json: no descriptors for 2 .*'blue jey' \(similar: 'blue_jay'\)"
-    ):
+    with pytest.raises(ValueError, match=r"marks\.json: no descriptors for 2 .*'blue jey' \(similar: 'blue_jay'\)"):
         descriptors_for(["blue jey", "wren", "zzz"], {"blue_jay": ["a"], "wren": ["b"]}, "marks.json")
 
 

@@ -11,9 +11,7 @@ from storage import files
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program that may die, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_a_written_file_holds_the_bytes_and_leaves_nothing_beside_it(tmp_path):

@@ -76,16 +76,9 @@ def test_a_search_agrees_with_the_plain_formula_for_any_dtype_and_length_of_quer
     database.upsert("descriptors", SCHEMA, rows([str(index) for index in range(50)], vectors.tolist()))
     query = (random.normal(size=3) * 1000).astype(dtype)
     exact = vectors.astype(np.float64)
-    exact = (
-        exact
-        @ query.astype(np.float64)
-        / np.linalg.norm(exact, axis=1)
-        / np.linalg.norm(query.astype(np.float64))
-    )
+    exact = exact @ query.astype(np.float64) / np.linalg.norm(exact, axis=1) / np.linalg.norm(query.astype(np.float64))
     hits = database.search("descriptors", query, k=50)
-    assert [hit["similarity"] for hit in hits] == pytest.approx(
-        [exact[int(hit["id"])] for hit in hits], abs=1e-3
-    )
+    assert [hit["similarity"] for hit in hits] == pytest.approx([exact[int(hit["id"])] for hit in hits], abs=1e-3)
     assert [hit["similarity"] for hit in hits] == sorted((hit["similarity"] for hit in hits), reverse=True)
     tiny = database.search("descriptors", query.astype(np.float64) * 1e-9, k=50)
     assert [hit["id"] for hit in tiny] == [hit["id"] for hit in hits]
@@ -93,26 +86,18 @@ def test_a_search_agrees_with_the_plain_formula_for_any_dtype_and_length_of_quer
 
 def test_a_filter_finds_exactly_the_rows_of_a_class_whatever_its_name_holds(database):
     ids = [str(index) for index in range(len(NASTY))]
-    database.upsert(
-        "descriptors", SCHEMA, rows([*ids, "none"], [[1, 0, 0]] * (len(NASTY) + 1), [*NASTY, None])
-    )
+    database.upsert("descriptors", SCHEMA, rows([*ids, "none"], [[1, 0, 0]] * (len(NASTY) + 1), [*NASTY, None]))
     for name, wanted in zip([*NASTY, None], [*ids, "none"], strict=True):
-        hits = database.search(
-            "descriptors", [1, 0, 0], k=10, where=where_equal({"class": name, "set": "marks"})
-        )
+        hits = database.search("descriptors", [1, 0, 0], k=10, where=where_equal({"class": name, "set": "marks"}))
         assert [hit["id"] for hit in hits] == [wanted]
-    assert (
-        database.search("descriptors", [1, 0, 0], k=10, where=where_equal({"class": NASTY[0], "number": 5}))
-        == []
-    )
+    assert database.search("descriptors", [1, 0, 0], k=10, where=where_equal({"class": NASTY[0], "number": 5})) == []
     assert database.tables() == ["descriptors"]
 
 
 def test_a_filter_is_applied_before_the_best_are_taken(database):
     database.upsert("descriptors", SCHEMA, rows(["a", "b"], [[1, 0, 0], [0, 1, 0]], ["near", "far"]))
     assert [
-        hit["id"]
-        for hit in database.search("descriptors", [1, 0, 0], k=1, where=where_equal({"class": "far"}))
+        hit["id"] for hit in database.search("descriptors", [1, 0, 0], k=1, where=where_equal({"class": "far"}))
     ] == ["b"]
 
 
@@ -142,9 +127,7 @@ def test_rows_that_are_no_longer_wanted_are_deleted_and_counted(database):
     assert database.delete_unwanted("descriptors", {*ids, "not here"}) == 0
     assert database.delete_unwanted("descriptors", {*ids[:4], "not here"}) == 6
     assert database.ids("descriptors") == set(ids[:4])
-    assert {hit["text"] for hit in database.search("descriptors", [1, 0, 0], k=9)} == {
-        f"text of {i}" for i in ids[:4]
-    }
+    assert {hit["text"] for hit in database.search("descriptors", [1, 0, 0], k=9)} == {f"text of {i}" for i in ids[:4]}
     assert database.delete_unwanted("descriptors", set()) == 4
     assert database.ids("descriptors") == set()
 

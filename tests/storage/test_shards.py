@@ -83,10 +83,7 @@ def test_whatever_is_appended_in_whatever_shards_is_read_back_one_row_a_key(batc
             return
         everything = table.read()
         assert everything.num_rows == table.rows() == len(expected)
-        assert (
-            dict(zip(everything["key"].to_pylist(), everything["number"].to_pylist(), strict=True))
-            == expected
-        )
+        assert dict(zip(everything["key"].to_pylist(), everything["number"].to_pylist(), strict=True)) == expected
         asked = random.choices(sorted(expected), k=5)
         assert table.read(asked)["number"].to_pylist() == [expected[key] for key in asked]
 
@@ -104,9 +101,7 @@ def test_appending_the_same_rows_again_in_any_order_writes_nothing(table):
 def test_a_shard_is_the_same_file_whatever_the_order_and_chunks_of_its_rows(tmp_path):
     one, two = ShardTable(str(tmp_path / "1")), ShardTable(str(tmp_path / "2"))
     name = one.append(rows_for(["a", "b", "c"]), "r")
-    two.append(
-        pa.concat_tables([rows_for(["c"]), rows_for(["b", "a"])]).replace_schema_metadata({"from": "x"}), "s"
-    )
+    two.append(pa.concat_tables([rows_for(["c"]), rows_for(["b", "a"])]).replace_schema_metadata({"from": "x"}), "s")
     assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
@@ -200,9 +195,7 @@ def test_rejected_rows_are_kept_with_their_reason_and_not_wanted_again(table):
 
 @settings(max_examples=40, deadline=None)
 @given(some_keys, some_keys, some_keys)
-def test_missing_keys_are_the_wanted_ones_in_order_without_the_present_and_the_rejected(
-    wanted, present, rejected
-):
+def test_missing_keys_are_the_wanted_ones_in_order_without_the_present_and_the_rejected(wanted, present, rejected):
     with tempfile.TemporaryDirectory() as folder:
         table = ShardTable(folder)
         table.append(rows_for(present), "r")

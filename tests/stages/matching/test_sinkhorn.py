@@ -75,9 +75,7 @@ def test_a_small_epsilon_reaches_the_exact_transport(crops, texts):
 
 def test_a_small_epsilon_reaches_the_best_assignment_in_float32_too(unit_rows):
     crops, texts = unit_rows(1, 8, 16), unit_rows(3, 8, 16, seed=1)
-    scores = emd_scores(
-        crops.float(), texts.float(), torch.ones(3, 8, dtype=torch.bool), epsilon=1e-3, iterations=3000
-    )
+    scores = emd_scores(crops.float(), texts.float(), torch.ones(3, 8, dtype=torch.bool), epsilon=1e-3, iterations=3000)
     for c in range(3):
         similarity = (crops[0] @ texts[c].T).numpy()
         best = similarity[linear_sum_assignment(similarity, maximize=True)].mean()
@@ -133,9 +131,7 @@ def test_given_marginals_weigh_crops_and_texts_whatever_their_sum(unit_rows):
     mask = torch.ones(1, 2, dtype=torch.bool)
     # All weight on one crop and one text leaves their cosine.
     only = (torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
-    assert emd_scores(crops, texts, mask, marginals=only).item() == pytest.approx(
-        (crops[0, 1] @ texts[0, 1]).item()
-    )
+    assert emd_scores(crops, texts, mask, marginals=only).item() == pytest.approx((crops[0, 1] @ texts[0, 1]).item())
     same = emd_scores(crops, texts, mask, marginals=(torch.full((1, 3), 4.0), None))
     torch.testing.assert_close(same, emd_scores(crops, texts, mask))
 
@@ -154,9 +150,7 @@ def test_half_precision_features_are_matched_in_float32(unit_rows):
     mask = torch.ones(3, 4, dtype=torch.bool)
     scores = emd_scores(crops, texts, mask)
     assert scores.dtype == torch.float32
-    torch.testing.assert_close(
-        scores.double(), emd_scores(crops.double(), texts.double(), mask), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(scores.double(), emd_scores(crops.double(), texts.double(), mask), atol=1e-6, rtol=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -170,9 +164,7 @@ def test_order_and_padding_never_matter_and_the_score_is_never_below_the_mean(se
     draw = torch.Generator().manual_seed(seed)
     classes, widest = len(counts), max(counts)
     x = torch.nn.functional.normalize(torch.randn(2, crops, 6, generator=draw, dtype=torch.float64), dim=-1)
-    t = torch.nn.functional.normalize(
-        torch.randn(classes, widest, 6, generator=draw, dtype=torch.float64), dim=-1
-    )
+    t = torch.nn.functional.normalize(torch.randn(classes, widest, 6, generator=draw, dtype=torch.float64), dim=-1)
     mask = torch.arange(widest) < torch.tensor(counts).unsqueeze(1)
     scores = emd_scores(x, t, mask, epsilon=epsilon, iterations=300)
 

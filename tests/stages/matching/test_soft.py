@@ -98,9 +98,7 @@ def test_order_padding_and_blocks_never_matter(seed, crops, counts, block):
     draw = torch.Generator().manual_seed(seed)
     classes, widest = len(counts), max(counts)
     x = torch.nn.functional.normalize(torch.randn(2, crops, 6, generator=draw, dtype=torch.float64), dim=-1)
-    t = torch.nn.functional.normalize(
-        torch.randn(classes, widest, 6, generator=draw, dtype=torch.float64), dim=-1
-    )
+    t = torch.nn.functional.normalize(torch.randn(classes, widest, 6, generator=draw, dtype=torch.float64), dim=-1)
     mask = torch.arange(widest) < torch.tensor(counts).unsqueeze(1)
     logits = soft_match(x, t, mask, block=block)
     expected, _ = dense(x, t, mask, equal_mass=len(set(counts)) > 1)

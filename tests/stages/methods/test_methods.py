@@ -36,9 +36,9 @@ def test_clip_scores_the_worked_example():
 
 def test_clip_says_the_class_name_once_and_reads_no_descriptors():
     assert parse_method("clip").prompts("blue_jay", None, "sentences") == ["a photo of a blue jay."]
-    assert parse_method({"name": "clip", "template": "a {class}, a bird."}).prompts(
-        "jay", ["x"], "attributes"
-    ) == ["a jay, a bird."]
+    assert parse_method({"name": "clip", "template": "a {class}, a bird."}).prompts("jay", ["x"], "attributes") == [
+        "a jay, a bird."
+    ]
 
 
 def test_cupl_scores_the_rescaled_mean_and_ignores_padding():
@@ -64,9 +64,7 @@ def test_crops_mean_is_cupl_with_the_mean_crop_for_the_whole_image():
     raw, described = unit(2, 5, 8), texts(unit(3, 4, 8, seed=1))
     mean_crop = F.normalize(raw.mean(dim=1), dim=-1)
     expected = parse_method("cupl").logits(Features(whole=mean_crop), described)
-    torch.testing.assert_close(
-        parse_method("crops_mean").logits(Features(unit(2, 8), raw), described), expected
-    )
+    torch.testing.assert_close(parse_method("crops_mean").logits(Features(unit(2, 8), raw), described), expected)
 
 
 def test_dnd_counts_the_whole_image_as_a_crop_when_asked():
@@ -146,9 +144,7 @@ def test_sentences_stay_as_they_are_and_attributes_are_completed(name):
 @pytest.mark.parametrize("name", PROMPTED)
 @pytest.mark.parametrize("descriptors", [None, []])
 def test_a_class_without_descriptors_is_refused_with_the_setting_that_would_help(name, descriptors):
-    with pytest.raises(
-        ValueError, match=f"method '{name}' has no descriptors for class 'jay'.*`descriptors`"
-    ):
+    with pytest.raises(ValueError, match=f"method '{name}' has no descriptors for class 'jay'.*`descriptors`"):
         parse_method(name).prompts("jay", descriptors, "sentences")
 
 

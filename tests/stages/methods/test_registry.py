@@ -26,9 +26,7 @@ def test_a_bare_name_is_the_method_with_its_defaults():
 
 
 def test_settings_and_a_label_of_a_method_are_read():
-    method = parse_method(
-        {"name": "abs", "label": "abs raw", "views": "guided", "crops": "raw", "temperature": 1}
-    )
+    method = parse_method({"name": "abs", "label": "abs raw", "views": "guided", "crops": "raw", "temperature": 1})
     assert method == Abs(label="abs raw", views="guided", crops="raw", temperature=1.0)
     assert method.row_name == "abs raw"
 
