@@ -54,10 +54,10 @@ class View:
 VIEWS = (
     View(9, 0.10, 0.75, guided=False),
     View(9, 0.5, 0.9, guided=True),
-    View(9, 0.5, 0.9, guided=True, in_features=True),
     View(9, 0.3, 0.7, guided=True),
-    View(9, 0.2, 0.5, guided=True),
-    View(18, 0.2, 0.5, guided=True),
+    View(16, 0.3, 0.7, guided=True),
+    View(16, 0.3, 0.7, guided=True, in_features=True),
+    View(16, 0.2, 0.5, guided=True),
 )
 
 

@@ -86,7 +86,9 @@ def _show(folder: Path, job_file: Path, console: Console) -> None:
     rows = collect_results(plan, job.name)
     _heading(console, "Accuracy")
     show_results(console, rows)
-    console.print("The species' names are invented and mean nothing here, so clip, which reads names alone, is at chance.")
+    console.print(
+        "Names of species are invented and mean nothing here, so clip, which reads names alone, is at chance."
+    )
     methods = [row["method"] for row in rows]
     best = max(rows, key=lambda row: row["accuracy"])["method"]
     _heading(console, f"Some predictions of {best}")

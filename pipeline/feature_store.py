@@ -36,9 +36,10 @@ class FeatureStore:
         if not fitting:
             raise StoreError(f"{store} has no completed run{f' of {job}' if job else ''}: run the job first")
         newest = fitting[-1]
-        if not Path(newest["database"]).is_dir():
-            raise StoreError(f"{newest['database']} is gone: run the job again, it is projected from the shards")
-        return cls(newest["database"], ModelSettings.model_validate(newest["settings"]["model"]))
+        database = Path(store) / newest["database"]
+        if not database.is_dir():
+            raise StoreError(f"{database} is gone: run the job again, it is projected from the shards")
+        return cls(str(database), ModelSettings.model_validate(newest["settings"]["model"]))
 
     def search(
         self,

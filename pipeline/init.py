@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pipeline.job_file import JobError
@@ -43,7 +44,7 @@ def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None 
     for name, path in (("--classes", classes), ("--descriptors", descriptors)):
         if path is not None and not path.is_file():
             raise JobError(f"{name}: no file {path}")
-    inside = {entry.name for entry in folder.iterdir() if entry.is_dir()}
+    inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     out.write_text(
         TEMPLATE.format(
             file=out,
@@ -78,5 +79,7 @@ def _descriptors(path: Path | None, folder: Path) -> str:
 
 
 def _relative(path: Path, folder: Path) -> str:
+    """The path as the job file says it, in quotes: names may hold what YAML reads as its own signs."""
     path, folder = path.resolve(), folder.resolve()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    shown = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return json.dumps(str(shown), ensure_ascii=False)

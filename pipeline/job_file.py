@@ -44,6 +44,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise JobError(f"{path} is a folder, not a job file; perhaps {path / 'job.yaml'}?") from None
     except UnicodeDecodeError:
         raise JobError(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -82,7 +84,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _explain(path: Path, data: Any, error: ValidationError) -> str:
-    lines = []
+    lines: dict[str, list[str]] = {}
     for problem in error.errors():
         where, value = _walk(data, problem["loc"])
         label = f"{path}: {where}" if where else str(path)
@@ -90,16 +92,17 @@ def _explain(path: Path, data: Any, error: ValidationError) -> str:
             allowed = _allowed_keys(Job, problem["loc"][:-1])
             close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            lines.append(f"{label}: unknown key.{hint} Allowed here: {', '.join(allowed)}")
+            told, ending = f"{label}: unknown key.{hint} Allowed here: {', '.join(allowed)}", ""
         elif problem["type"] == "missing":
-            lines.append(f"{label}: is missing")
+            told, ending = f"{label}: is missing", ""
         elif problem["type"] == "union_tag_not_found":
-            lines.append(f"{label}: needs a `kind`")
+            told, ending = f"{label}: needs a `kind`", ""
         elif problem["type"] == "value_error":
-            lines.append(f"{label}: {problem['ctx']['error']}")
+            told, ending = f"{label}: {problem['ctx']['error']}", ""
         else:
-            lines.append(f"{label}: {value!r} is not allowed. {problem['msg']}")
-    return "\n".join(dict.fromkeys(lines))
+            told, ending = f"{label}: {value!r} is not allowed. ", problem["msg"]
+        lines.setdefault(told, []).append(ending)  # a value that may be of two types is told once, with both
+    return "\n".join(told + "; or ".join(filter(None, endings)) for told, endings in lines.items())
 
 
 def _walk(data: Any, location: Sequence[Any]) -> tuple[str, Any]:

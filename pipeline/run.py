@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.cluster import Cluster
+from pipeline.job_file import JobError
 from pipeline.plan import Plan, StagePlan, make_plan, stages_of
 from pipeline.settings import Job
-from stages.stage import Run, TooManyRejects, check_rejects
+from stages.stage import Run, TooManyRejects, check_rejects, weights_cache
+from stages.weights import is_resolved, resolve_model
 from storage.files import sweep_temporaries
 from storage.records import new_run_id, read_records, write_record
 
@@ -82,6 +84,7 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
     run_id = new_run_id()
     chosen = selection.names([stage.name for stage in stages_of(job)])
     started, results, ending = time.time(), [], "interrupted"
+    _resolve_weights(job, run_id)
     plan = make_plan(job)
     if selection.force is not None:
         _forget(plan.of(selection.force))
@@ -100,6 +103,20 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
         if record.begun or record.outdated():
             record.write(results, ending)
     return results
+
+
+def _resolve_weights(job: Job, run_id: str) -> None:
+    """Before anything is planned, find out which weights a public name stands for. Raises JobError for a wrong one."""
+    cache = weights_cache(Path(job.store))
+    if is_resolved(job.model, cache):
+        return
+    from stages.vision.towers import ModelError, check_weights
+
+    try:
+        check_weights(job.model.name, job.model.weights)
+    except ModelError as error:
+        raise JobError(f"model.weights: {error}") from None
+    resolve_model(job.model, cache, run_id)
 
 
 def _run_stage(
@@ -183,7 +200,6 @@ class _Record:
         """Write or replace the record; `ending` is running, done, interrupted or failed with a reason."""
         self.begun = True
         plan = make_plan(self.job)
-        projected = plan.of("project")
         record = {
             "job": self.job.name,
             "ending": ending,
@@ -193,7 +209,7 @@ class _Record:
             "process": os.getpid(),
             "settings": self.job.model_dump(mode="json"),
             "tables": _fingerprints(plan),
-            "database": projected.tables[0].keeper.uri if projected.tables and projected.done else None,
+            "database": _database(plan),
             "stages": [asdict(result) for result in results],
             "rejects": plan.rejects,
             "versions": {"python": platform.python_version(), **_versions()},
@@ -201,6 +217,14 @@ class _Record:
             "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
         }
         write_record(self.job.store, self.run_id, record)
+
+
+def _database(plan: Plan) -> str | None:
+    """Where the complete projection lies, relative to the store, which may be moved."""
+    projected = plan.of("project")
+    if not projected.tables or not projected.done:
+        return None
+    return Path(projected.tables[0].keeper.uri).relative_to(plan.inputs.store).as_posix()
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:

@@ -142,6 +142,8 @@ class Job(Settings):
         if not self.views:
             return kind
         fitting = [name for name, view in self.views.items() if view.kind == kind] or list(self.views)
+        if kind in fitting:  # a set that is called as its kind is what is meant
+            return kind
         if len(fitting) > 1:
             raise ValueError(
                 f"methods.{method.row_name}.views: say which view set it reads, one of {', '.join(fitting)}"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from prompts.descriptor_file import descriptors_for, read_descriptor_file
+from stages.encode_images import describe_table
 from stages.settings import DescriptorSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from storage.fingerprint import digest
@@ -36,7 +37,10 @@ class Describe(Stage):
         """One table a set; keys carry a digest of the class's entry. ValueError for a bad file or missing class."""
         tables = []
         for name, settings in self.sets.items():
-            entries, _ = descriptors_for(inputs.classes, read_descriptor_file(settings.path), settings.path)
+            try:
+                entries, _ = descriptors_for(inputs.classes, read_descriptor_file(settings.path), settings.path)
+            except ValueError as error:
+                raise ValueError(f"descriptors.{name}: {error}") from None
             ingredients = Ingredients(settings={"provider": settings.provider}, version=self.version)
             tables.append(
                 Table(
@@ -60,6 +64,7 @@ class Describe(Stage):
                 for class_name, texts in entries.items()
                 if (key := _key(class_name, texts)) in missing
             ]
+            table.keeper.create(describe_table(table))
             table.keeper.append(pa.Table.from_pylist(rows, schema=SCHEMA), run.id)
             run.advance(len(rows), 0)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from stages.describe import read_descriptors
+from stages.encode_images import describe_table
 from stages.methods.method import Method
 from stages.settings import DescriptorSettings, ModelSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
@@ -52,6 +53,7 @@ class EncodeText(Stage):
         ray = run.cluster()
         task = ray.remote(num_cpus=1, max_retries=3)(_encode_and_append)
         for table in tables:
+            table.keeper.create(describe_table(table))
             for start in range(0, len(table.missing), ROWS_A_SHARD):
                 keys = table.missing[start : start + ROWS_A_SHARD]
                 texts = {key: table.plan[key] for key in keys}

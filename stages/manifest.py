@@ -14,6 +14,7 @@ from typing import Literal
 import pyarrow as pa
 import yaml
 
+from prompts.descriptor_file import UniqueKeyLoader
 from stages.settings import Settings
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -73,6 +74,7 @@ def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
     for split, folder in _split_folders(root, dataset.splits):
         for path, label in _images(folder):
             rows.append(_row(path, root, split, label, dataset.version))
+    _check_splits(rows)
     if not rows:
         raise DatasetError(f"dataset.path: no images under {root} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     rows.sort(key=lambda row: row["id"])
@@ -89,7 +91,7 @@ def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
 
 def _split_folders(root: Path, splits: SplitFolders | None) -> Iterator[tuple[str, Path]]:
     if splits is None:
-        inside = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+        inside = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
         if inside and inside <= {"train", "test", "val", "valid", "validation", "query", "support"}:
             raise DatasetError(
                 f"dataset.splits: the folders {', '.join(sorted(inside))} of {root} look like splits, not classes. "
@@ -101,9 +103,24 @@ def _split_folders(root: Path, splits: SplitFolders | None) -> Iterator[tuple[st
         name = getattr(splits, split)
         if name is None:
             continue
-        if not (root / name).is_dir():
-            raise DatasetError(f"dataset.splits.{split}: no folder {root / name}")
-        yield split, root / name
+        folder = root / name
+        if not folder.is_dir():
+            raise DatasetError(f"dataset.splits.{split}: no folder {folder}")
+        if ".." in folder.parts or not folder.is_relative_to(root):
+            raise DatasetError(
+                f"dataset.splits.{split}: {name} lies outside {root}; splits are sub-folders of dataset.path"
+            )
+        yield split, folder
+
+
+def _check_splits(rows: Sequence[dict[str, str | None]]) -> None:
+    """An image belongs to one split: results on an image that also serves as a shot would mean nothing."""
+    split_of: dict[str | None, str | None] = {}
+    for row in rows:
+        if (other := split_of.setdefault(row["id"], row["split"])) != row["split"]:
+            raise DatasetError(
+                f"dataset.splits: {row['id']} lies in both {other} and {row['split']}; splits share no image"
+            )
 
 
 def _images(folder: Path) -> Iterator[tuple[Path, str | None]]:
@@ -126,12 +143,13 @@ def _is_image(name: str) -> bool:
 
 
 def _row(path: Path, root: Path, split: str, label: str | None, how: str) -> dict[str, str | None]:
+    name = os.fsencode(path)
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DatasetError(f"dataset.path: the name of {name!r} is not UTF-8 text; rename it") from None
     identity = path.relative_to(root).as_posix()
-    if how == "content":
-        version = hashlib.sha256(path.read_bytes()).hexdigest()[:20]
-    else:
-        status = path.stat()
-        version = f"{status.st_size}-{status.st_mtime_ns}"
+    version = _version(path, how)
     return {
         "key": f"{identity}@{version}",
         "id": identity,
@@ -142,16 +160,30 @@ def _row(path: Path, root: Path, split: str, label: str | None, how: str) -> dic
     }
 
 
+def _version(path: Path, how: str) -> str:
+    try:
+        if how == "content":
+            return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+        status = path.stat()
+    except OSError:
+        status = path.lstat()  # a link to nowhere, or a file not ours to read: listed here, rejected when it is decoded
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def _read_classes(path: Path) -> dict[str, str]:
     """Folder name -> class name; a plain list names its own folders."""
     if not path.is_file():
         raise DatasetError(f"dataset.classes: no file {path}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DatasetError(f"dataset.classes: {path} is not UTF-8 text") from None
     if path.suffix.lower() in {".yaml", ".yml", ".json"}:
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=UniqueKeyLoader)
         except yaml.YAMLError as error:
-            raise DatasetError(f"dataset.classes: {path} is not valid YAML or JSON: {error}") from None
+            problem = " ".join(str(error).split())
+            raise DatasetError(f"dataset.classes: {path} is not valid YAML or JSON: {problem}") from None
     else:
         value = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value):

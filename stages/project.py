@@ -82,10 +82,11 @@ class Project(Stage):
         shown = set.intersection(*(set(table.usable()) for table in encoded))
         images = {row["key"]: row for row in inputs.manifest.to_pylist() if row["key"] in shown}
         descriptors = self._descriptors(inputs)
-        labelled = digest_pairs((key, digest([row["split"], row["class"], row["uri"]])) for key, row in images.items())
         wanted = {
-            "images": labelled,
-            "crops": labelled,
+            "images": digest_pairs(
+                (key, digest([row["split"], row["class"], row["uri"]])) for key, row in images.items()
+            ),
+            "crops": digest_pairs((key, digest([row["split"], row["class"]])) for key, row in images.items()),
             "descriptors": digest_pairs((row["id"], row["text"]) for row in descriptors),
         }
         uri = str(inputs.store / "lance" / digest({"stage": self.name, **ingredients.as_dict()}))
@@ -141,7 +142,8 @@ class Project(Stage):
 def _bring_up_to_date(database: Any, name: str, sources: Sources, inputs: Inputs) -> int:
     from storage import schemas
 
-    dimension = sources.whole.keeper.read(columns=["vectors"]).schema.field("vectors").type.list_size
+    # Of the texts, which are never none: every image may have been rejected.
+    dimension = sources.texts.keeper.read(columns=["vector"]).schema.field("vector").type.list_size
     metadata = {"weights": sources.whole.ingredients.weights or "", "fingerprint": sources.whole.fingerprint}
     schema = getattr(schemas, f"{name}_schema")(dimension, metadata)
     wanted = _WANTED[name](sources)

@@ -93,11 +93,10 @@ class Table:
 
 
 class NotKnownYet(Exception):
-    """A table's fingerprint or wanted keys depend on a stage that is not complete."""
+    """A table's fingerprint or wanted keys depend on something that has to happen first, mostly another stage."""
 
-    def __init__(self, stage: str):
-        super().__init__(f"known after {stage}")
-        self.stage = stage
+    def __init__(self, after: str):
+        super().__init__(f"known after {after}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,12 @@ class Inputs:
 
     def weights_cache(self) -> str:
         """Where hashes of weights files are remembered, by path, size and mtime."""
-        return str(self.store / "weights.json")
+        return weights_cache(self.store)
+
+
+def weights_cache(store: Path) -> str:
+    """Where a store remembers the hashes of weights files."""
+    return str(store / "weights.json")
 
 
 @dataclass(frozen=True)

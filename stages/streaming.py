@@ -198,6 +198,10 @@ def pool_size(ray: Any, gpus: float | str, actors: int | str) -> tuple[int, dict
             "Set it to 0 to encode on CPUs."
         )
     if each:
+        if actors != "auto" and actors * each > cluster_gpus:
+            raise RuntimeError(
+                f"resources.encode.actors asks for {actors} actors of {each:g} GPUs; the cluster has {cluster_gpus:g}"
+            )
         count = int(cluster_gpus // each) if actors == "auto" else int(actors)
         return max(1, count), {"num_gpus": each, "num_cpus": 1}, 1
     cores = int(min(node["CPU"] for node in nodes))

@@ -93,10 +93,7 @@ def load_tower(
         check_model_name(name)
     except ValueError as error:
         raise ModelError(str(error)) from None
-    carries_weights = name.startswith((HUB, FOLDER))
-    if carries_weights and weights is not None:
-        raise ModelError(f"model {name!r} brings its own weights; leave weights out (it says {weights!r})")
-    quick_gelu = False if carries_weights else _check_weights(name, weights)
+    quick_gelu = check_weights(name, weights)
     try:
         model = open_clip.create_model(
             name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True, weights_only=True
@@ -108,8 +105,23 @@ def load_tower(
     return Tower(name, model, tokenizer, precision=precision, device=torch.device(device))
 
 
-def _check_weights(name: str, weights: str | None) -> bool:
-    """Whether these weights, a tag or a file, want QuickGELU forced; ModelError if they are neither."""
+def fetch_weights(name: str, weights: str | None) -> str:
+    """The file of a public model's weights (a tag, or an `hf-hub:` model), downloaded once a machine; ModelError."""
+    check_weights(name, weights)
+    try:
+        if name.startswith(HUB):
+            return open_clip.factory.download_pretrained_from_hf(name.removeprefix(HUB))
+        return open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, weights))
+    except Exception as error:  # as in `load_tower`
+        raise ModelError(_why_not_loaded(name, weights, error)) from error
+
+
+def check_weights(name: str, weights: str | None) -> bool:
+    """Whether these weights, a tag or a file, want QuickGELU forced; ModelError if they do not fit the name."""
+    if name.startswith((HUB, FOLDER)):
+        if weights is not None:
+            raise ModelError(f"model {name!r} brings its own weights; leave weights out (it says {weights!r})")
+        return False
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not weights:
         raise ModelError(f"model {name!r} needs weights: a local file, or one of its tags: {', '.join(tags) or 'none'}")
