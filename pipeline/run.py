@@ -43,6 +43,7 @@ class Watcher(Protocol):
     def stage_started(self, stage: str, units: int | None) -> None: ...
     def advanced(self, stage: str, done: int, rejected: int) -> None: ...
     def stage_ended(self, stage: str, result: StageResult) -> None: ...
+    def closed(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
         ending = f"failed: {error}"
         raise
     finally:
+        watcher.closed()
         cluster.stop()
         if record.begun or record.outdated():
             record.write(results, ending)
@@ -130,6 +132,7 @@ def _run_stage(
         result = StageResult(name, 0, sum(t.present for t in before.tables), _rejected(before), 0.0)
         watcher.stage_ended(name, result)
         return result, plan
+    _check_inputs(plan, before)
     if not record.begun:
         _sweep(job.store, run_id)
         record.write([], "running")
@@ -150,6 +153,17 @@ def _run_stage(
     result = StageResult(name, computed, present_before, _rejected(after), time.perf_counter() - start)
     watcher.stage_ended(name, result)
     return result, plan
+
+
+def _check_inputs(plan: Plan, stage: StagePlan) -> None:
+    """A stage reads complete tables only. Raises RuntimeError where --only or --from left one out."""
+    for name in stage.stage.reads:
+        lacking = [table for table in plan.of(name).tables if table.missing]
+        if lacking:
+            raise RuntimeError(
+                f"{stage.stage.name} reads {name}, where {lacking[0].name} lacks {len(lacking[0].missing):,} rows: "
+                f"run {name} first"
+            )
 
 
 def _rejected(plan: StagePlan) -> int:

@@ -40,10 +40,14 @@ class TerminalWatcher:
         self.progress.update(self.task, completed=self.done, rate=f"{rate:,.1f}/s")
 
     def stage_ended(self, stage: str, result: StageResult) -> None:
+        self.closed()
+        self.console.print(_line(result), highlight=False)
+
+    def closed(self) -> None:
+        """Take the bar away, also after a failure."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
-        self.console.print(_line(result), highlight=False)
 
 
 class LogWatcher:
@@ -72,6 +76,8 @@ class LogWatcher:
 
     def stage_ended(self, stage: str, result: StageResult) -> None:
         self.console.print(_line(result), highlight=False)
+
+    def closed(self) -> None: ...
 
 
 def watcher_for(console: Console) -> TerminalWatcher | LogWatcher:

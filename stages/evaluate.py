@@ -44,12 +44,10 @@ class Evaluate(Stage):
         return tables
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Evaluate every method that lacks its row; methods whose predictions are not complete wait."""
+        """Evaluate every method that lacks its row."""
         encoded = {table.keeper.folder: table for table in inputs.tables("encode_images")}
         for table in tables:
             scored, known = table.plan
-            if not scored.complete:
-                continue
             row = evaluate_predictions(scored, known, encoded, self.settings)
             table.keeper.create(describe_table(table))
             table.keeper.append(pa.Table.from_pylist([row]), run.id)

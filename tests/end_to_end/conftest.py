@@ -80,6 +80,8 @@ class Silent:
 
     def stage_ended(self, stage: str, result: StageResult) -> None: ...
 
+    def closed(self) -> None: ...
+
 
 def run(folder: Path, *overrides: str, selection: Selection = Selection()) -> dict[str, int]:  # noqa: B008
     """Run the folder's job; returns rows computed by stage."""

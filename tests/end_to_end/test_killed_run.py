@@ -43,8 +43,9 @@ def wait_for_shards(folder: Path, process: subprocess.Popen, seconds: float = 24
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Kill the driver as a crash would, and wait until the Ray processes that share its fate are gone."""
-    family = descendants(process.pid)
+    """Kill the driver as a crash would, and wait until its actors, which share its fate, can write no more."""
+    family = {pid for pid in descendants(process.pid) if b"Actor" in command_line(pid)}
+    assert family
     process.kill()
     process.wait()
     until = time.monotonic() + 60
@@ -63,6 +64,13 @@ def descendants(pid: int) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in family} - family:
         family |= more
     return family - {pid}
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def alive(pid: int) -> bool:
