@@ -60,8 +60,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     if not equals or not all(steps):
         raise JobError(f"--set {override}: should be KEY=VALUE, for example --set views.random.crops=16")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, Loader=UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from None
     place: Any = data
     for step, following in zip(steps, [*steps[1:], None], strict=True):

@@ -98,12 +98,18 @@ def _collect(pool: _Pool, suspects: deque[Batch]) -> Iterator[Done]:
     try:
         answer = pool.ray.get(reference)
     except _deaths(pool.ray) as death:
-        actor_died = isinstance(death, pool.ray.exceptions.RayActorError)
-        companions = pool.replace(actor, death, in_setup=batch is None) if actor_died else []
+        if batch is not None and not isinstance(death, _actor_deaths(pool.ray)):
+            yield from _suspect(batch, death, suspects, alone=True)  # what fed the actor died; the actor lives on
+            return
+        # A death in setup fails all that waited for it, in any order: no batch is to blame.
+        in_setup = batch is None or pool.is_loading(actor)
+        companions = pool.replace(actor, death, in_setup=in_setup)
+        if in_setup and batch is not None:
+            companions.append(batch)
         for companion in companions:
             companion.deaths = max(companion.deaths, 1)
             suspects.append(companion)
-        if batch is not None:
+        if not in_setup:
             yield from _suspect(batch, death, suspects, alone=not companions)
     else:
         if batch is not None:
@@ -133,6 +139,11 @@ def _deaths(ray: Any) -> tuple[type[Exception], ...]:
     )
 
 
+def _actor_deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """Those after which an actor is gone; Ray says of one that it killed for memory only that memory ran out."""
+    return ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
+
+
 class _Pool:
     """Actors by number, and what each has in flight; a None among that is the actor's setup."""
 
@@ -151,6 +162,10 @@ class _Pool:
 
     def load(self, actor: int) -> list[Batch]:
         return [batch for number, batch in self.flying.values() if number == actor and batch is not None]
+
+    def is_loading(self, actor: int) -> bool:
+        """Whether the actor's setup has not been answered yet."""
+        return any(number == actor and batch is None for number, batch in self.flying.values())
 
     def least_loaded(self) -> list[int]:
         return sorted(range(len(self.actors)), key=lambda actor: len(self.load(actor)))
