@@ -5,8 +5,10 @@ Exit status: 0 done, 1 the job failed, 2 the call or the job file is wrong, 130 
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +69,9 @@ def run(
     force: Annotated[
         str | None, typer.Option(metavar="STAGE", help="drop this stage's rows and make them anew")
     ] = None,
+    retry_rejects: Annotated[
+        bool, typer.Option(help="try rejected images again, once what ailed them is mended")
+    ] = False,
     sets: Sets = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; default RAY_ADDRESS, else a local one")] = None,
     dry_run: Annotated[bool, typer.Option(help="show what would run, start nothing")] = False,
@@ -76,6 +81,7 @@ def run(
     from dataclasses import asdict
 
     from pipeline.cluster import Cluster
+    from pipeline.job_file import JobError
     from pipeline.results import collect_results
     from pipeline.run import Selection, run_job
     from pipeline.show import show_rejects, show_results
@@ -84,14 +90,20 @@ def run(
     loaded, plan = _prepare(job, sets)
     selection = Selection(only, start, until, force)
     try:
-        selection.names([stage.stage.name for stage in plan.stages])
+        selection.check([stage.stage.name for stage in plan.stages])
     except ValueError as error:
         raise _wrong(str(error)) from None
     if dry_run:
-        _print_status(plan, as_json)
+        _print_status(plan, as_json, selection)
         return
+    if retry_rejects:
+        for stage in plan.stages:
+            for table in stage.tables:
+                table.keeper.forget_rejects()
     try:
         results = run_job(loaded, watcher_for(people), Cluster(address), selection)
+    except JobError as error:
+        raise JobError(f"{job}: {error}") from None
     except KeyboardInterrupt:
         _say(f"\nstopped; what is computed is kept. Go on with: fieldmark run {job}")
         raise
@@ -119,16 +131,22 @@ def results(
     as_latex: Annotated[bool, typer.Option("--latex", help="a LaTeX table on standard output")] = False,
 ) -> None:
     """The table of methods by jobs, from what is stored."""
-    from pipeline.results import collect_results, to_csv, to_latex
+    from pipeline.results import collect_results, distinct_names, to_csv, to_latex
     from pipeline.show import show_results
 
     rows: list[dict[str, Any]] = []
+    names: list[str] = []
     for path in jobs:
         loaded, plan = _prepare(path, sets)
         found = collect_results(plan, loaded.name)
         if not found:
             raise _failed(f"{path}: no results yet; compute them with: fieldmark run {path}")
         rows += found
+        names.append(loaded.name)
+    try:
+        distinct_names(names)
+    except ValueError as error:
+        raise _wrong(str(error)) from None
     if as_json:
         _print_json({"methods": rows})
     elif as_csv:
@@ -194,8 +212,9 @@ def query(
 ) -> None:
     """Rows of the feature store that resemble a text or an image most."""
     from pipeline.feature_store import TABLES, FeatureStore, StoreError
-    from pipeline.job_file import load_job
+    from pipeline.plan import READ_SPLITS
     from pipeline.show import show_hits
+    from stages.vision.decode import UnreadableImage
 
     if (text is None) == (image is None):
         raise _wrong(
@@ -203,16 +222,19 @@ def query(
         )
     if table not in TABLES:
         raise _wrong(f"--table {table}: allowed are {', '.join(TABLES)}")
-    if table == "descriptors" and split is not None:
-        raise _wrong("--split: descriptors belong to no split")
     if image is not None and not image.is_file():
         raise _wrong(f"--image: no file {image}")
-    loaded = load_job(job, sets or ())
+    loaded, plan = _prepare(job, sets)
+    _check_one_of("--class", class_name, plan.inputs.classes)
+    _check_one_of("--split", split, () if table == "descriptors" else READ_SPLITS)
     try:
-        store = FeatureStore.open(loaded.store, loaded.name)
-        hits = store.search(text, image=image, table=table, k=k, class_name=class_name, split=split)
+        hits = FeatureStore.of_plan(plan, loaded.model).search(
+            text, image=image, table=table, k=k, class_name=class_name, split=split
+        )
     except StoreError as error:
-        raise _failed(str(error)) from None
+        raise _failed(f"{error}; compute them with: fieldmark run {job}") from None
+    except UnreadableImage as error:
+        raise _failed(f"{image}: {error}") from None
     if as_json:
         _print_json({"hits": hits})
     else:
@@ -282,6 +304,14 @@ def _prepare(job: Path, sets: list[str] | None) -> tuple[Any, Any]:
         raise JobError(f"{job}: {error}") from None
 
 
+def _check_one_of(option: str, value: str | None, allowed: Sequence[str]) -> None:
+    if value is not None and value not in allowed:
+        close = difflib.get_close_matches(value, allowed, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        shown = ", ".join(allowed[:10]) + (", ..." if len(allowed) > 10 else "")
+        raise _wrong(f"{option} {value}: not in this table.{hint} There are: {shown or 'none'}")
+
+
 def _wrong(message: str) -> Exception:
     from pipeline.job_file import JobError
 
@@ -297,10 +327,17 @@ def _failed(message: str) -> typer.Exit:
     return typer.Exit(1)
 
 
-def _print_status(plan: Any, as_json: bool) -> None:
+def _print_status(plan: Any, as_json: bool, selection: Any = None) -> None:
+    """What is there and what is missing; with a selection, of its stages alone, forced rows counted as missing."""
     from pipeline.show import show_status, status_rows
 
     rows = status_rows(plan)
+    if selection is not None:
+        chosen = selection.names([stage.stage.name for stage in plan.stages])
+        rows = [row for row in rows if row["stage"] in chosen]
+        for row in rows:
+            if row["stage"] == selection.force and row["wanted"] is not None:
+                row |= {"present": 0, "missing": row["wanted"], "rejected": 0, "why": "--force"}
     if as_json:
         _print_json({"stages": rows, "rejects": len(plan.rejects), "rejected": plan.rejects})
     else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pipeline.plan import Plan
 from stages.settings import ModelSettings
+from stages.stage import weights_cache
+from stages.weights import model_weights_id
 from storage.records import read_records
 
 TABLES = ("crops", "images", "descriptors")
@@ -30,16 +33,33 @@ class FeatureStore:
 
     @classmethod
     def open(cls, store: str | Path, job: str | None = None) -> FeatureStore:
-        """Open the database that the newest completed run (of `job`, if given) left. Raises StoreError."""
-        records = read_records(str(store))
-        fitting = [r for r in records if r["database"] and (job is None or r["job"] == job)]
+        """Open the database that the newest completed run (of `job`, if given) left.
+
+        Raises StoreError where there is none, and where the model's weights have changed since.
+        """
+        fitting = [r for r in read_records(str(store)) if r["database"] and (job is None or r["job"] == job)]
         if not fitting:
             raise StoreError(f"{store} has no completed run{f' of {job}' if job else ''}: run the job first")
         newest = fitting[-1]
         database = Path(store) / newest["database"]
         if not database.is_dir():
             raise StoreError(f"{database} is gone: run the job again, it is projected from the shards")
-        return cls(str(database), ModelSettings.model_validate(newest["settings"]["model"]))
+        model = ModelSettings.model_validate(newest["settings"]["model"])
+        try:
+            weights = model_weights_id(model, weights_cache(Path(store)))
+        except FileNotFoundError as error:
+            raise StoreError(f"the store's model is gone: {error}") from None
+        if weights != newest["weights"]:
+            raise StoreError(f"the weights of {model.name} are not those that made this store: run the job again")
+        return cls(str(database), model)
+
+    @classmethod
+    def of_plan(cls, plan: Plan, model: ModelSettings) -> FeatureStore:
+        """The database of a job under its present settings. Raises StoreError where it is not complete."""
+        projected = plan.of("project")
+        if not projected.done:
+            raise StoreError("the tables of these settings are not complete")
+        return cls(projected.tables[0].keeper.uri, model)
 
     def search(
         self,
@@ -76,14 +96,12 @@ class FeatureStore:
     def _encode_image(self, path: Path) -> list[float]:
         import torch
 
-        from stages.vision.crops import normalize, preprocess_whole
+        from stages.vision.crops import image_tensor
         from stages.vision.decode import decode_image
 
         tower = self._load()
-        pixels = torch.from_numpy(decode_image(path.read_bytes()).copy()).permute(2, 0, 1)
-        batch = preprocess_whole(pixels, tower.image_size)[None]
         with torch.inference_mode():
-            return tower.encode_images(normalize(batch, tower.mean, tower.std))[0].float().tolist()
+            return tower.encode_images(tower.preprocess(image_tensor(decode_image(path.read_bytes()))))[0].tolist()
 
     def _load(self) -> Any:
         if self._tower is None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from pipeline.job_file import JobError
-
-SPLIT_NAMES = {
-    "query": ("test", "query", "val", "valid", "validation"),
-    "validation": ("val", "valid", "validation"),
-    "support": ("train", "support"),
-}
+from stages.manifest import proposed_splits
 
 TEMPLATE = """\
 # A fieldmark job. Run it with:  fieldmark run {file}
 # Paths are relative to this file. Whatever is left out has a sound default.
+
+name: {name}        # results are shown under it; all that is computed lies in runs/NAME beside this file
 
 dataset:
   path: {path}                      # a sub-folder a class, or a flat folder without labels
@@ -44,12 +42,12 @@ def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None 
     for name, path in (("--classes", classes), ("--descriptors", descriptors)):
         if path is not None and not path.is_file():
             raise JobError(f"{name}: no file {path}")
-    inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     out.write_text(
         TEMPLATE.format(
             file=out,
+            name=_quoted(_plain_name(folder.resolve().name)),
             path=".",
-            splits=_splits(inside),
+            splits=_splits(folder),
             classes="" if classes is None else f"  classes: {_relative(classes, folder)}\n",
             descriptors=_descriptors(descriptors, folder),
         ),
@@ -58,15 +56,14 @@ def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None 
     return out
 
 
-def _splits(inside: set[str]) -> str:
-    found = {}
-    for split, names in SPLIT_NAMES.items():
-        chosen = next((name for name in names if name in inside and name not in found.values()), None)
-        if chosen is not None:
-            found[split] = chosen
-    if "query" not in found or not inside <= set(found.values()):
-        return ""
-    return "  splits: {" + ", ".join(f"{split}: {name}" for split, name in found.items()) + "}\n"
+def _plain_name(folder: str) -> str:
+    """A folder's name as a job's: letters, digits, `_`, `.` and `-`, so that it names a folder too."""
+    return re.sub(r"[^\w.-]+", "-", folder).strip("-.") or "job"
+
+
+def _splits(folder: Path) -> str:
+    found = ", ".join(f"{split}: {name}" for split, name in proposed_splits(folder).items())
+    return f"  splits: {{{found}}}\n" if found else ""
 
 
 def _descriptors(path: Path | None, folder: Path) -> str:
@@ -82,4 +79,8 @@ def _relative(path: Path, folder: Path) -> str:
     """The path as the job file says it, in quotes: names may hold what YAML reads as its own signs."""
     path, folder = path.resolve(), folder.resolve()
     shown = path.relative_to(folder) if path.is_relative_to(folder) else path
-    return json.dumps(str(shown), ensure_ascii=False)
+    return _quoted(str(shown))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

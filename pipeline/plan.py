@@ -22,6 +22,9 @@ from stages.score import Score
 from stages.stage import Inputs, NotKnownYet, Stage, Table
 from storage.shards import ShardTable
 
+READ_SPLITS = ("query",)
+"""Splits whose images are encoded; `validation` and `support` are for stages that choose or adapt."""
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -68,7 +71,7 @@ def stages_of(job: Job) -> list[Stage]:
     stages: list[Stage] = [
         Describe(job.descriptors),
         EncodeText(job.model, job.descriptors, job.methods),
-        EncodeImages(job.model, job.precision, job.guides, job.views, job.seeds, job.resources.encode),
+        EncodeImages(job.model, job.precision, job.guides, job.views, job.seeds, job.resources.encode, READ_SPLITS),
         Score(job.methods, job.descriptors, job.seeds, job.score),
         Evaluate(job.evaluate),
         Project(job.methods, job.descriptors),

@@ -44,6 +44,7 @@ def new_predictions(
     """
     import torch
 
+    from stages.encode_images import guides_in_use
     from stages.encoder import Encoder, Image, ViewTable
     from stages.score import load_features, load_texts, predict_rows
     from stages.vision.decode import UnreadableImage, decode_image
@@ -61,10 +62,12 @@ def new_predictions(
             unreadable.append((path, f"cannot be read: {error.strerror or error}"))
     if not decoded:
         return [], unreadable
-    encoded = {table.keeper.folder: table for table in plan.of("encode_images").tables}
+    read = {folder for table in scored for folder in (table.plan[0].whole, table.plan[0].view)}
+    encoded = {t.keeper.folder: t for t in plan.of("encode_images").tables if t.keeper.folder in read}
     views = {table.name: ViewTable(*table.plan) for table in encoded.values() if table.plan is not None}
+    guides = guides_in_use([table.plan for table in encoded.values() if table.plan is not None], job.guides)
     on_gpu = torch.cuda.is_available() and job.resources.encode.gpus != 0
-    encoder = Encoder(job.model, job.guides, job.precision, "cuda" if on_gpu else "cpu")
+    encoder = Encoder(job.model, guides, job.precision, "cuda" if on_gpu else "cpu")
     made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
     memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
     rows = []
@@ -116,23 +119,26 @@ def write_predictions(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Write predictions as .csv, .parquet or .json, told by the file's name. Raises ValueError for another one."""
     import polars as pl
 
+    text, number = pl.String, pl.Float64
+    schema = {"image": text, "method": text, "seed": pl.Int64, "class": text, "probability": number, "margin": number}
+    schema |= {"top_classes": pl.List(text), "top_probabilities": pl.List(number)}
     suffix = out.suffix.lower()
     if suffix == ".json":
         out.write_text(json.dumps({"predictions": list(rows)}, indent=1) + "\n", encoding="utf-8")
         return
+    if suffix not in (".parquet", ".csv"):
+        raise ValueError(f"{out}: predictions are written as .csv, .parquet or .json")
     flat = [
         {name: value for name, value in row.items() if name != "top"}
         | {"top_classes": [best["class"] for best in row["top"]]}
         | {"top_probabilities": [best["probability"] for best in row["top"]]}
         for row in rows
     ]
+    frame = pl.DataFrame(flat, schema=schema)
     if suffix == ".parquet":
-        pl.DataFrame(flat).write_parquet(out)
-    elif suffix == ".csv":
-        frame = pl.DataFrame(flat).with_columns(
-            pl.col("top_classes").list.join("|"),
-            pl.col("top_probabilities").list.eval(pl.element().round(6).cast(pl.String)).list.join("|"),
-        )
-        frame.write_csv(out)
-    else:
-        raise ValueError(f"{out}: predictions are written as .csv, .parquet or .json")
+        frame.write_parquet(out)
+        return
+    frame.with_columns(
+        pl.col("top_classes").list.join("|"),
+        pl.col("top_probabilities").list.eval(pl.element().round(6).cast(pl.String)).list.join("|"),
+    ).write_csv(out)

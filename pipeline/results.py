@@ -14,8 +14,9 @@ from pipeline.plan import Plan
 def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     """A row a method, in the job's order: accuracies as fractions in 0..1, seconds an image.
 
-    With several seeds of crop draws accuracy, interval and times are means over them, `sd` is their standard deviation.
-    Methods whose evaluation is not there yet are left out.
+    With several seeds of crop draws accuracies (those of `by_class` too), interval and times are means over them, `sd`
+    is their standard deviation, and `confusions`, which are counts of images, are those of the first seed. Methods
+    whose evaluation is not there yet are left out.
     """
     by_method: dict[str, list[dict[str, Any]]] = {}
     for table in plan.of("evaluate").tables:
@@ -33,14 +34,31 @@ def _merge(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     )  # fmt: skip
     merged = {name: statistics.fmean(row[name] for row in rows) for name in averaged}
     merged["sd"] = statistics.stdev(accuracies) if len(rows) > 1 else None
-    merged |= {"seeds": [row["seed"] for row in rows], "split": rows[0]["split"]}
-    return merged | {"images": rows[0]["images"], "classes": rows[0]["classes"]}
+    merged["seeds"] = [row["seed"] for row in rows]
+    merged |= {name: rows[0][name] for name in ("split", "images", "classes", "confidence")}
+    return merged | {"by_class": _merge_classes(rows), "confusions": rows[0]["confusions"]}
+
+
+def _merge_classes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        for one in row["by_class"]:
+            found.setdefault(one["class"], []).append(one)
+    return [ones[0] | {"accuracy": statistics.fmean(one["accuracy"] for one in ones)} for ones in found.values()]
+
+
+def distinct_names(names: Sequence[str]) -> None:
+    """Raise ValueError when jobs to be shown side by side share a name: their results could not be told apart."""
+    for name in names:
+        if (count := names.count(name)) > 1:
+            raise ValueError(f"{count} of the jobs are called {name!r}; give each its own `name:` in its job file")
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """All columns of the results as CSV."""
+    """The results as CSV: all columns that hold one value, so neither `by_class` nor `confusions`."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")
+    columns = [name for name in (rows[0] if rows else ["method"]) if name not in ("by_class", "confusions")]
+    writer = csv.DictWriter(out, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow(row | {"seeds": " ".join(map(str, row["seeds"]))})

@@ -18,6 +18,8 @@ from pipeline.cluster import Cluster
 from pipeline.job_file import JobError
 from pipeline.plan import Plan, StagePlan, make_plan, stages_of
 from pipeline.settings import Job
+from stages.encode_images import guides_in_use
+from stages.settings import DinoGuide
 from stages.stage import Run, TooManyRejects, check_rejects, weights_cache
 from stages.weights import is_resolved, resolve_model
 from storage.files import sweep_temporaries
@@ -79,17 +81,26 @@ class Selection:
             raise ValueError(f"--from {self.start} comes after --until {self.until}; the order is {', '.join(order)}")
         return list(order[first : last + 1])
 
+    def check(self, order: Sequence[str]) -> None:
+        """Raise ValueError for a stage that is not one, or a forced stage that would not be computed again."""
+        chosen = self.names(order)
+        if self.force is not None and self.force not in chosen:
+            raise ValueError(f"--force {self.force}: that stage is not among those to run ({', '.join(chosen)})")
+
 
 def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection = Selection()) -> list[StageResult]:
     """Compute what is missing. Returns a result a stage, in order. Raises what a stage raises, after noting it."""
     run_id = new_run_id()
-    chosen = selection.names([stage.name for stage in stages_of(job)])
+    order = [stage.name for stage in stages_of(job)]
+    selection.check(order)
+    chosen = selection.names(order)
     started, results, ending = time.time(), [], "interrupted"
     _resolve_weights(job, run_id)
     plan = make_plan(job)
     if selection.force is not None:
         _forget(plan.of(selection.force))
         plan = make_plan(job)
+    _check_guides(job, plan)
     record = _Record(job, run_id, started)
     try:
         for name in chosen:
@@ -119,6 +130,19 @@ def _resolve_weights(job: Job, run_id: str) -> None:
     except ModelError as error:
         raise JobError(f"model.weights: {error}") from None
     resolve_model(job.model, cache, run_id)
+
+
+def _check_guides(job: Job, plan: Plan) -> None:
+    """Before anything starts, that the guides about to be loaded exist. Raises JobError."""
+    lacking = [table.plan for table in plan.of("encode_images").tables if table.missing and table.plan is not None]
+    for name, guide in guides_in_use(lacking, job.guides).items():
+        if isinstance(guide, DinoGuide):
+            from stages.vision.dino import check_guide_name
+
+            try:
+                check_guide_name(guide.name)
+            except ValueError as error:
+                raise JobError(f"guides.{name}.name: {error}") from None
 
 
 def _run_stage(
@@ -222,6 +246,7 @@ class _Record:
             "host": platform.node(),
             "process": os.getpid(),
             "settings": self.job.model_dump(mode="json"),
+            "weights": _weights(plan),
             "tables": _fingerprints(plan),
             "database": _database(plan),
             "stages": [asdict(result) for result in results],
@@ -239,6 +264,12 @@ def _database(plan: Plan) -> str | None:
     if not projected.tables or not projected.done:
         return None
     return Path(projected.tables[0].keeper.uri).relative_to(plan.inputs.store).as_posix()
+
+
+def _weights(plan: Plan) -> str | None:
+    """Identity of the CLIP model's weights, where known."""
+    tables = plan.of("encode_text").tables
+    return tables[0].ingredients.weights if tables else None
 
 
 def _fingerprints(plan: Plan) -> dict[str, str]:

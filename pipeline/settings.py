@@ -28,12 +28,17 @@ from stages.settings import (
 
 KINDS_OF_GUIDE = {"clip": ClipGuide, "dino": DinoGuide, "random": RandomGuide, "center": CenterGuide}
 DEFAULT_VIEWS = {"random": RandomView(), "guided": GuidedView()}
-KIND_OF_VIEWS = {"crops_mean": "random", "dnd": "random", "abs": "guided"}
-"""Which kind of view set a method means when it names none."""
 
 
 def _as_method(value: Any) -> Method:
     return value if isinstance(value, Method) else parse_method(value)
+
+
+def _with_kind(name: str, view: Any) -> Any:
+    """A view set that is called as a default one, and says no kind, is a change of that one."""
+    if name in DEFAULT_VIEWS and isinstance(view, Mapping) and "kind" not in view:
+        return {"kind": DEFAULT_VIEWS[name].kind, **view}
+    return view
 
 
 class Resources(Settings):
@@ -94,6 +99,8 @@ class Job(Settings):
         if not isinstance(data, Mapping):
             return data
         filled = dict(data)
+        if isinstance(filled.get("views"), Mapping):
+            filled["views"] = {name: _with_kind(name, view) for name, view in filled["views"].items()}
         if not filled.get("methods"):
             filled["methods"] = list(METHODS) if filled.get("descriptors") else ["clip"]
         return filled
@@ -110,6 +117,11 @@ class Job(Settings):
             name = getattr(method, "views", None)
             if name is not None and name not in views:
                 views[name] = DEFAULT_VIEWS[name]
+            if getattr(method, "crops", None) == "feature" and not getattr(views[name], "feature_crops", False):
+                raise ValueError(
+                    f"methods.{method.row_name}.crops: view set {name!r} has no feature crops; "
+                    "name a guided one with feature_crops: true"
+                )
         guides = dict(self.guides)
         for name, view in views.items():
             if isinstance(view, GuidedView) and view.guide not in guides:
@@ -132,23 +144,21 @@ class Job(Settings):
         return method.model_copy(update=changes)
 
     def _choose_views(self, method: Method) -> str:
-        named = method.views
-        if named is not None:
-            if named in self.views or (not self.views and named in DEFAULT_VIEWS):
-                return named
-            known = ", ".join(self.views or DEFAULT_VIEWS)
-            raise ValueError(f"methods.{method.row_name}.views: no view set is called {named!r}; there are {known}")
-        kind = KIND_OF_VIEWS.get(method.name, "random")
-        if not self.views:
-            return kind
-        fitting = [name for name, view in self.views.items() if view.kind == kind] or list(self.views)
-        if kind in fitting:  # a set that is called as its kind is what is meant
-            return kind
-        if len(fitting) > 1:
-            raise ValueError(
-                f"methods.{method.row_name}.views: say which view set it reads, one of {', '.join(fitting)}"
-            )
-        return fitting[0]
+        known = [*self.views, *(name for name in DEFAULT_VIEWS if name not in self.views)]
+        if method.views is not None:
+            if method.views not in known:
+                raise ValueError(
+                    f"methods.{method.row_name}.views: no view set is called {method.views!r}; "
+                    f"there are {', '.join(known)}"
+                )
+            return method.views
+        kind = method.kind_of_views
+        fitting = [name for name, view in self.views.items() if view.kind == kind]
+        if kind in fitting or (not fitting and kind not in self.views):
+            return kind  # the set that is called as its kind, there or by default
+        if len(fitting) == 1:
+            return fitting[0]
+        raise ValueError(f"methods.{method.row_name}.views: say which view set it reads, one of {', '.join(known)}")
 
     def _choose_descriptors(self, method: Method) -> str:
         named, sets = method.descriptors, list(self.descriptors)

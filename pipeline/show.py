@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,51 +12,90 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.plan import Plan, why_missing
+from stages.stage import Table as StageTable
+from storage import files
+from storage.records import read_records
 from storage.shards import ShardTable
 
 
 def status_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A row a table: stage, table, wanted, present, missing, rejected, why, bytes, location, when it was last written.
+    """A row a table: stage, table, wanted, present, missing, rejected, why, bytes, location, path, modified, seconds.
 
-    Counts are null where they are known only after another stage.
+    `location` is where the table lies or will lie, `path` the same relative to the store; `modified` is when it was
+    last written, in ISO 8601 and UTC, null before that; `seconds` is how long its stage took in the newest run in which
+    it computed something, null before that. Counts are null where they are known only after another stage.
     """
+    store, seconds = plan.inputs.store, _seconds_of_stages(str(plan.inputs.store))
     rows = []
     for stage in plan.stages:
+        name = stage.stage.name
         if stage.unknown:
-            empty = dict.fromkeys(("wanted", "present", "missing", "rejected", "bytes", "location", "modified"))
-            rows.append({"stage": stage.stage.name, "table": None, **empty, "why": stage.unknown})
+            empty = dict.fromkeys(("wanted", "present", "missing", "rejected", "bytes", "location", "path", "modified"))
+            rows.append({"stage": name, "table": None, **empty, "seconds": seconds.get(name), "why": stage.unknown})
         for table in stage.tables:
-            shards = isinstance(table.keeper, ShardTable)
+            location = _location(table)
             rows.append(
                 {
-                    "stage": stage.stage.name,
+                    "stage": name,
                     "table": table.name,
                     "wanted": len(table.wanted),
                     "present": table.present,
                     "missing": len(table.missing),
                     "rejected": len(table.rejected),
-                    "why": why_missing(table, plan.inputs.store),
+                    "why": why_missing(table, store),
                     "bytes": table.keeper.bytes(),
-                    "location": table.keeper.folder if shards else table.keeper.uri,
-                    "modified": table.keeper.modified() if shards else None,
+                    "location": location,
+                    "path": Path(location).relative_to(store).as_posix(),
+                    "modified": _modified(table),
+                    "seconds": seconds.get(name),
                 }
             )
     return rows
 
 
+def _location(table: StageTable) -> str:
+    return table.keeper.folder if isinstance(table.keeper, ShardTable) else table.keeper.uri
+
+
+def _modified(table: StageTable) -> str | None:
+    if isinstance(table.keeper, ShardTable):
+        written = table.keeper.modified()
+    else:  # a database's folder changes with the marker that each of its tables gets once it is complete
+        written = files.modified(table.keeper.uri) if files.exists(table.keeper.uri) else None
+    return None if written is None else datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="seconds")
+
+
+def _seconds_of_stages(store: str) -> dict[str, float]:
+    """How long each stage took in the newest run of the store in which it computed something."""
+    found: dict[str, float] = {}
+    for record in read_records(store):
+        found |= {stage["stage"]: stage["seconds"] for stage in record["stages"] if stage["computed"] > 0}
+    return found
+
+
 def show_status(console: Console, rows: Sequence[dict[str, Any]], rejects: Sequence[dict[str, str]]) -> None:
-    """Stages with what is there, what is missing and why; then the rejected files."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, side in (("stage", "left"), ("table", "left"), ("wanted", "right"), ("present", "right")):
-        table.add_column(name, justify=side)
-    table.add_column("missing", justify="right")
-    table.add_column("size", justify="right")
-    table.add_column("why", overflow="fold")
+    """Stages with what is there, when it was written, how long that took and where, and why rows are missing."""
+    # Gaps of one column, so that most paths stay whole on a terminal of 120.
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("table", overflow="fold")
+    for name in ("wanted", "present", "missing", "size", "written", "took"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("where, and why rows are missing", overflow="fold")
+    told: set[str] = set()
     for row in rows:
         counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("wanted", "present", "missing")]
         size = "" if row["bytes"] is None else _size(row["bytes"])
-        table.add_row(row["stage"], escape(row["table"] or ""), *counts, size, escape(row["why"]))
-    console.print(table)
+        written = "" if row["modified"] is None else _local_time(row["modified"])
+        took = "" if row["seconds"] is None or row["stage"] in told else _duration(row["seconds"])
+        told.add(row["stage"])
+        where = [row["path"]] if row["modified"] is not None else []
+        notes = "\n".join([*where, *([row["why"]] if row["why"] else [])])
+        table.add_row(row["stage"], escape(row["table"] or ""), *counts, size, written, took, escape(notes))
+    console.print(table, highlight=False)
+    store = next((row["location"].removesuffix(row["path"]) for row in rows if row["location"] is not None), None)
+    if store is not None:
+        console.print(f"all of it in {store}", highlight=False, markup=False, soft_wrap=True)
     show_rejects(console, rejects)
 
 
@@ -77,7 +118,8 @@ def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     table.add_column("method")
     for job in jobs:
         table.add_column(f"{escape(job)}\ntop-1 %", justify="right")
-        table.add_column("\n95 % interval", justify="right")
+        confidence = next(row["confidence"] for row in rows if row["job"] == job)
+        table.add_column(f"\n{100 * confidence:g} % interval", justify="right")
         table.add_column("\nper class %", justify="right")
         table.add_column("\nms / image", justify="right")
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -143,6 +185,20 @@ def _size(count: int) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _local_time(moment: str) -> str:
+    """`4 Mar 14:05`, and `4 Mar 2025` for what is older than half a year."""
+    local = datetime.fromisoformat(moment).astimezone()
+    recent = datetime.now(timezone.utc) - local < timedelta(days=180)
+    return f"{local.day} {local:%b %H:%M}" if recent else f"{local.day} {local:%b %Y}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _plural(word: str, rows: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.pool_size import DECODE_CPUS, pool_size
 from stages.settings import (
     DinoGuide,
     EncodeResources,
@@ -22,10 +23,10 @@ from stages.settings import (
     ViewSettings,
 )
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects
-from stages.streaming import Batch, batches_of, pool_size, stream
+from stages.streaming import Batch, batches_of, stream
 from stages.weights import guide_weights_id, model_weights_id
 
-BATCH_WITH_GPUS, BATCH_WITHOUT = 128, 16
+BATCH_WITH_GPUS, BATCH_WITHOUT = 64, 16
 
 
 class EncodeImages(Stage):
@@ -43,7 +44,7 @@ class EncodeImages(Stage):
         views: Mapping[str, ViewSettings],
         seeds: Sequence[int],
         resources: EncodeResources,
-        splits: Sequence[str] = ("query",),
+        splits: Sequence[str],
     ):
         self.model = model
         self.precision = precision
@@ -88,21 +89,20 @@ class EncodeImages(Stage):
         for table in tables:
             table.keeper.create(describe_table(table))
         rows = _rows_lacking(tables, inputs.manifest)
-        count, resources, threads = pool_size(ray, self.resources.gpus, self.resources.actors)
-        on_gpu = resources["num_gpus"] > 0
+        pool = pool_size(ray, self.resources.gpus, self.resources.actors)
         batch = self.resources.batch
         if batch == "auto":
-            batch = BATCH_WITH_GPUS if on_gpu else BATCH_WITHOUT
-        decode = ray.remote(num_cpus=0.5, max_retries=0)(_decode)
-        actor_class = ray.remote(**resources, max_restarts=0, max_task_retries=0)(_EncodeActor)
+            batch = BATCH_WITH_GPUS if pool.gpus else BATCH_WITHOUT
+        decode = ray.remote(num_cpus=DECODE_CPUS, max_retries=0)(_decode)
+        actor_class = ray.remote(**pool.resources, max_restarts=0, max_task_retries=0)(_EncodeActor)
 
         def start_actor() -> Any:
             return actor_class.remote(
                 self.model,
-                self._guides_in_use(),
+                guides_in_use([table.plan for table in tables if table.plan is not None], self.guides),
                 self.precision,
-                "cuda" if on_gpu else "cpu",
-                threads,
+                "cuda" if pool.gpus else "cpu",
+                pool.threads,
                 [(table.name, table.keeper.folder, table.plan) for table in tables],
                 run.id,
             )
@@ -112,7 +112,7 @@ class EncodeImages(Stage):
 
         rejected = set().union(*(table.rejected for table in tables))
         batches = batches_of(rows, batch)
-        for done in stream(ray, batches, start_actor, submit, actors=min(count, -(-len(rows) // batch))):
+        for done in stream(ray, batches, start_actor, submit, actors=min(pool.actors, -(-len(rows) // batch))):
             if done.killer is not None:
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
@@ -122,9 +122,13 @@ class EncodeImages(Stage):
             run.advance(computed, len(refused))
             check_rejects(self.name, len(rejected), len(tables[0].wanted), run.max_rejects)
 
-    def _guides_in_use(self) -> dict[str, GuideSettings]:
-        used = {view.guide for view in self.views.values() if isinstance(view, GuidedView)}
-        return {name: guide for name, guide in self.guides.items() if name in used}
+
+def guides_in_use(
+    plans: Sequence[tuple[ViewSettings, int]], guides: Mapping[str, GuideSettings]
+) -> dict[str, GuideSettings]:
+    """The guides that these tables' view sets look through: no other needs loading."""
+    used = {view.guide for view, _ in plans if isinstance(view, GuidedView)}
+    return {name: guide for name, guide in guides.items() if name in used}
 
 
 def view_title(name: str, seed: int, seeds: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from stages.settings import GuidedView, GuideSettings, ModelSettings, RandomView, ViewSettings
 from stages.vision.boxes import draw_cells, feature_windows, guided_boxes, image_rng, random_boxes
-from stages.vision.crops import image_tensor, normalize, preprocess_whole, resize_crops
+from stages.vision.crops import image_tensor
 from stages.vision.guides import load_guide
 from stages.vision.towers import load_tower
 from storage.schemas import fixed_list
@@ -102,8 +102,7 @@ class Encoder:
         features: dict[int, np.ndarray] = {}
         start = time.perf_counter()
         for part in _parts(chosen, FORWARD_BATCH):
-            batch = torch.stack([preprocess_whole(pixels[n], self.tower.image_size) for n in part])
-            batch = normalize(batch, self.tower.mean, self.tower.std)
+            batch = torch.cat([self.tower.preprocess(pixels[n]) for n in part])
             if self.tower.can_crop_features:
                 entering = self.tower.last_block.tokens(batch)
                 encoded = self.tower.last_block.features(entering)
@@ -190,9 +189,8 @@ class Encoder:
         images_at_once = max(1, FORWARD_BATCH // count)
         encoded = []
         for part in _parts(range(len(pixels)), images_at_once):
-            crops = torch.cat([resize_crops(pixels[n], boxes[n], self.tower.image_size) for n in part])
-            for some in crops.split(FORWARD_BATCH):
-                encoded.append(self.tower.encode_images(normalize(some, self.tower.mean, self.tower.std)).float())
+            crops = torch.cat([self.tower.preprocess(pixels[n], boxes[n]) for n in part])
+            encoded += [self.tower.encode_images(some) for some in crops.split(FORWARD_BATCH)]
         return torch.cat(encoded).view(len(pixels), count, -1).cpu().numpy()
 
 

@@ -1,4 +1,4 @@
-"""evaluate: predictions x labels -> accuracy with a bootstrap interval, per class, and the seconds an image cost."""
+"""evaluate: predictions x labels -> accuracy with a bootstrap interval, per class, confusions, and seconds an image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,26 @@ from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from storage.fingerprint import digest_pairs
 from storage.shards import ShardTable
 
+CONFUSIONS = 20
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("key", "method", "split")]
+    + [("seed", pa.int64())]
+    + [(name, pa.float64()) for name in ("accuracy", "low", "high", "confidence", "top_5", "mean_per_class")]
+    + [(name, pa.int64()) for name in ("images", "classes")]
+    + [(f"{name}seconds_per_image", pa.float64()) for name in ("", "encode_", "score_")]
+    + [
+        ("by_class", pa.list_(pa.struct({"class": pa.string(), "images": pa.int64(), "accuracy": pa.float64()}))),
+        ("confusions", pa.list_(pa.struct({"label": pa.string(), "predicted": pa.string(), "images": pa.int64()}))),
+    ]
+)
+
 
 class Evaluate(Stage):
     """Keeps one row a method and seed, made anew whenever predictions or labels change. Nothing without labels."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("score",)
 
     def __init__(self, settings: EvaluateSettings):
@@ -50,7 +64,7 @@ class Evaluate(Stage):
             scored, known = table.plan
             row = evaluate_predictions(scored, known, encoded, self.settings)
             table.keeper.create(describe_table(table))
-            table.keeper.append(pa.Table.from_pylist([row]), run.id)
+            table.keeper.append(pa.Table.from_pylist([row], schema=SCHEMA), run.id)
             run.advance(1, 0)
 
     def units(self, tables: Sequence[Table]) -> int | None:
@@ -61,7 +75,12 @@ class Evaluate(Stage):
 def evaluate_predictions(
     scored: Table, known: Sequence[tuple[str, str]], encoded: dict[str, Table], settings: EvaluateSettings
 ) -> dict[str, Any]:
-    """One row of results: accuracies as fractions in 0..1, `low` and `high` bound the first, seconds an image."""
+    """One row of results, of the columns of `SCHEMA`.
+
+    Accuracies are fractions in 0..1; `low` and `high` bound the first with the settings' `confidence`. `by_class` has
+    the classes that label an image, by name; `confusions` the most frequent wrong predictions, most frequent first, at
+    most 20. `classes` counts what an image could have been predicted as.
+    """
     import polars as pl
 
     reading, seed = scored.plan
@@ -72,7 +91,10 @@ def evaluate_predictions(
         hit=pl.col("classes").list.first() == pl.col("label"),
         hit_5=pl.col("classes").list.head(5).list.contains(pl.col("label")),
     )
-    by_class = frame.group_by("label").agg(pl.col("hit").mean()).sort("label")
+    by_class = frame.group_by(pl.col("label").alias("class")).agg(images=pl.len(), accuracy=pl.col("hit").mean())
+    wrong = frame.filter(~pl.col("hit")).select("label", predicted=pl.col("classes").list.first())
+    confusions = wrong.group_by("label", "predicted").agg(images=pl.len())
+    confusions = confusions.sort("images", "label", "predicted", descending=[True, False, False])
     low, high = bootstrap_interval(frame["hit"].to_numpy(), settings.bootstrap, settings.confidence)
     folders = [reading.whole] + ([] if reading.view is None else [reading.view])
     encode_seconds = [_mean_seconds(encoded[folder].keeper, keys) for folder in folders]
@@ -85,13 +107,16 @@ def evaluate_predictions(
         "accuracy": float(frame["hit"].mean()),
         "low": low,
         "high": high,
+        "confidence": settings.confidence,
         "top_5": float(frame["hit_5"].mean()),
-        "mean_per_class": float(by_class["hit"].mean()),
+        "mean_per_class": float(by_class["accuracy"].mean()),
         "images": frame.height,
         "classes": len(reading.prompts),
         "seconds_per_image": sum(encode_seconds) + score_seconds,
         "encode_seconds_per_image": sum(encode_seconds),
         "score_seconds_per_image": score_seconds,
+        "by_class": by_class.sort("class").to_dicts(),
+        "confusions": confusions.head(CONFUSIONS).to_dicts(),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,12 @@ from stages.settings import Settings
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 SPLITS = ("support", "validation", "query")
+SPLIT_NAMES = {
+    "query": ("test", "testing", "query"),
+    "validation": ("val", "valid", "validation"),
+    "support": ("train", "training", "support"),
+}
+"""What folders that hold a split are called, in any case."""
 
 SCHEMA = pa.schema(
     [
@@ -50,7 +57,7 @@ class DatasetSettings(Settings):
     path: str
     """the folder"""
     splits: SplitFolders | None = None
-    """sub-folders of the splits; without it the whole folder is the query split"""
+    """sub-folders of the splits; without it the whole folder is the query split, which `{query: .}` says outright"""
     classes: str | None = None
     """class names, one a line, or folder name -> class name (JSON, YAML); needed when nothing is labelled"""
     version: Literal["mtime", "content"] = "mtime"
@@ -89,13 +96,44 @@ def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
     return pa.Table.from_pylist(rows, schema=SCHEMA), classes
 
 
+def proposed_splits(root: Path) -> dict[str, str]:
+    """Split -> sub-folder, where the folders of a data set look like splits; nothing where they look like classes.
+
+    Only folders with images count, so annotations or a store of fieldmark beside them change nothing. They look like
+    splits when two are named after different splits (`test` and `train`), whatever else is there, or when no other
+    folder has images. Images to classify are those for testing, else for validation, else for training.
+    """
+    named = sorted(folder for folder in _sub_folders(root) if _split_named(folder) and _has_images(root / folder))
+    found: dict[str, str] = {}
+    for split, names in SPLIT_NAMES.items():
+        of_split = [folder for folder in named if _split_named(folder) == split]
+        if of_split:
+            found[split] = min(of_split, key=lambda folder: names.index(folder.lower()))
+    if len(found) < 2:
+        others = (folder for folder in _sub_folders(root) if folder not in named)
+        if not found or any(_has_images(root / folder) for folder in others):
+            return {}
+    if "query" not in found:
+        first = next(iter(found))
+        found = {"query": found.pop(first), **found}
+    return found
+
+
+def _split_named(folder: str) -> str | None:
+    return next((split for split, names in SPLIT_NAMES.items() if folder.lower() in names), None)
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_images_below(folder), None) is not None
+
+
 def _split_folders(root: Path, splits: SplitFolders | None) -> Iterator[tuple[str, Path]]:
     if splits is None:
-        inside = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
-        if inside and inside <= {"train", "test", "val", "valid", "validation", "query", "support"}:
+        if proposed := proposed_splits(root):
+            flow = ", ".join(f"{split}: {name}" for split, name in proposed.items())
             raise DatasetError(
-                f"dataset.splits: the folders {', '.join(sorted(inside))} of {root} look like splits, not classes. "
-                f"Say which is which, for example splits: {{query: {sorted(inside)[0]}}}"
+                f"dataset.splits: the folders {', '.join(sorted(proposed.values()))} of {root} look like splits, not "
+                f"classes. Say which is which, for example splits: {{{flow}}}, or splits: {{query: .}} for classes"
             )
         yield "query", root
         return
@@ -124,18 +162,34 @@ def _check_splits(rows: Sequence[dict[str, str | None]]) -> None:
 
 
 def _images(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every image below a split's folder with the name of its class folder, or None when it lies at the top."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            for place, folders, names in os.walk(entry.path, followlinks=True):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                for name in sorted(names):
-                    if _is_image(name):
-                        yield Path(place) / name, entry.name
-        elif _is_image(entry.name):
+    """Every image below a split's folder with the name of its class folder, or None when it lies at the top.
+
+    Stores of fieldmark are passed over: by default they lie in `runs` beside the job file, which may be in the folder.
+    """
+    for name in _sub_folders(folder):
+        for path in _images_below(folder / name):
+            yield path, name
+    for entry in os.scandir(folder):
+        if _is_image(entry.name) and not entry.is_dir():
             yield Path(entry.path), None
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if "tables" in folders and _is_store(Path(place)):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in names if _is_image(name))
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is laid out as `Inputs.shard_table` says: tables/STAGE/FINGERPRINT/table.json."""
+    return next(folder.glob("tables/*/*/table.json"), None) is not None
 
 
 def _is_image(name: str) -> bool:
@@ -162,12 +216,17 @@ def _row(path: Path, root: Path, split: str, label: str | None, how: str) -> dic
 
 def _version(path: Path, how: str) -> str:
     try:
-        if how == "content":
-            return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
         status = path.stat()
+        if how == "content":
+            return _content_hash(path, status.st_size, status.st_mtime_ns)
     except OSError:
         status = path.lstat()  # a link to nowhere, or a file not ours to read: listed here, rejected when it is decoded
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+@cache  # a run plans about ten times, and each plan reads the manifest anew
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
 
 
 def _read_classes(path: Path) -> dict[str, str]:
@@ -201,7 +260,7 @@ def _read_classes(path: Path) -> dict[str, str]:
 def _name_labels(
     labels: Sequence[str], folder_names: dict[str, str] | None, dataset: DatasetSettings
 ) -> dict[str, str]:
-    """Folder name -> class name for every label of the data set."""
+    """Folder name -> class name for every label: by its exact name, else by one that differs in `_` and space alone."""
     if folder_names is None:
         if not labels:
             raise DatasetError(
@@ -209,12 +268,23 @@ def _name_labels(
                 "in a file, one a line"
             )
         return {label: label for label in labels}
-    plain = {name.replace("_", " "): name for name in folder_names}
-    found = {label: plain.get(label.replace("_", " ")) for label in labels}
+    alike: dict[str, list[str]] = {}
+    for name in folder_names:
+        alike.setdefault(name.replace("_", " "), []).append(name)
+    found: dict[str, str | None] = {}
+    for label in labels:
+        named = [label] if label in folder_names else alike.get(label.replace("_", " "), [])
+        classes = list(dict.fromkeys(folder_names[name] for name in named))
+        if len(classes) > 1:
+            raise DatasetError(
+                f"dataset.classes: the folder {label!r} of {dataset.path} may be {' or '.join(map(repr, named))} of "
+                f"{dataset.classes}, which are different classes; name the folder exactly"
+            )
+        found[label] = classes[0] if classes else None
     unknown = [label for label, name in found.items() if name is None]
     if unknown:
         raise DatasetError(
             f"dataset.classes: {dataset.classes} does not name the folders {', '.join(unknown[:5])}"
             f"{' and others' if len(unknown) > 5 else ''} of {dataset.path}"
         )
-    return {label: folder_names[name] for label, name in found.items() if name is not None}
+    return {label: name for label, name in found.items() if name is not None}

@@ -17,9 +17,9 @@ from stages.encode_text import prompts_by_method, text_key
 from stages.methods.method import Method
 from stages.settings import DescriptorSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
-from storage.files import folder_bytes
+from storage.files import folder_bytes, remove_folder
 from storage.fingerprint import digest, digest_pairs
-from storage.markers import drop_marker, marker, write_marker
+from storage.markers import marker, write_marker
 from storage.shards import REJECTS_SCHEMA
 
 IMAGES_AT_ONCE = 500
@@ -38,12 +38,13 @@ class Markers:
     def rejects(self) -> pa.Table:
         return REJECTS_SCHEMA.empty_table()
 
+    def forget_rejects(self) -> None: ...
+
     def bytes(self) -> int:
         return folder_bytes(self.uri)
 
     def clear(self) -> None:
-        for name in self.names:
-            drop_marker(self.uri, name)
+        remove_folder(self.uri, run="tables")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from stages.encode_images import describe_table, view_title
 from stages.encode_text import prompts_by_method, text_key
 from stages.methods.method import Method
+from stages.pool_size import pool_size
 from stages.settings import DescriptorSettings, ScoreSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.streaming import Batch, batches_of, stream
@@ -113,15 +114,14 @@ class Score(Stage):
                 lacks.setdefault(key, []).append(table.name)
         rows = [{"key": key, "lacks": names} for key, names in lacks.items()]
         readings = {table.name: table.plan[0] for table in tables}
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        cores = int(min(node["Resources"].get("CPU", 1) for node in nodes))
-        actor_class = ray.remote(num_cpus=max(1, cores - 1), max_restarts=0)(_ScoreActor)
-        start = partial(actor_class.remote, readings, self.settings.top_k, cores, run.id)
+        pool = pool_size(ray)
+        actor_class = ray.remote(**pool.resources, max_restarts=0)(_ScoreActor)
+        start = partial(actor_class.remote, readings, self.settings.top_k, pool.threads, run.id)
 
         def submit(actor: Any, batch: Batch) -> Any:
             return actor.score.remote(batch.rows)
 
-        actors = min(len(nodes), -(-len(rows) // IMAGES_A_BATCH))
+        actors = min(pool.actors, -(-len(rows) // IMAGES_A_BATCH))
         for done in stream(ray, batches_of(rows, IMAGES_A_BATCH), start, submit, actors=actors):
             if done.killer is not None:
                 raise RuntimeError(f"score: image {done.killer['key']} {done.reason}")

@@ -71,15 +71,16 @@ class RandomView(Settings):
     crops: Annotated[int, Field(ge=1, le=1000)] = 9
     """number of crops an image"""
     min_area: Annotated[float, Field(gt=0, le=1)] = 0.10
-    """smallest share of the image: of its area, or of its shorter side with scale_mode side"""
+    """smallest size of a box, a share of what scale_mode says"""
     max_area: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """largest share of the image"""
+    """largest size of a box, a share of what scale_mode says"""
     min_aspect: Annotated[float, Field(gt=0)] = 3 / 4
     """smallest width / height of a box"""
     max_aspect: Annotated[float, Field(gt=0)] = 4 / 3
     """largest width / height of a box"""
     scale_mode: Literal["area", "side"] = "area"
-    """what the shares are shares of"""
+    """area: a box covers that share of the image's area; side: that share squared, since the square root of its area
+    is that share of the square root of the image's"""
 
     @model_validator(mode="after")
     def _ordered(self) -> RandomView:
@@ -137,16 +138,16 @@ class EncodeResources(Settings):
     gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """GPUs an encoder actor holds; auto: one where the cluster has any"""
     actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """number of encoder actors; auto: one a GPU, or one that uses all cores"""
+    """number of encoder actors; auto: one a GPU; on CPUs one a core up to four cores, else one for every four"""
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
-    """images a batch, which is also the rows of a shard; auto: 128 with GPUs, 16 without"""
+    """images a batch, which is also the rows of a shard; auto: 64 with GPUs, 16 without"""
 
 
 class ScoreSettings(Settings):
     """What `score` keeps of every image and method."""
 
-    top_k: Annotated[int, Field(ge=1)] = 50
-    """best classes kept a row, with logits and probabilities"""
+    top_k: Annotated[int, Field(ge=5)] = 50
+    """best classes kept a row, with logits and probabilities; at least the 5 that evaluate's top-5 accuracy reads"""
 
 
 class EvaluateSettings(Settings):

@@ -24,6 +24,7 @@ class Keeper(Protocol):
 
     def keys(self) -> set[str]: ...
     def rejects(self) -> pa.Table: ...
+    def forget_rejects(self) -> None: ...
     def bytes(self) -> int: ...
     def clear(self) -> None: ...
 
@@ -176,10 +177,11 @@ class TooManyRejects(RuntimeError):
     """More rows could not be made than the job allows."""
 
 
-def check_rejects(stage: str, rejected: int, wanted: int, limit: float, example: str = "") -> None:
+def check_rejects(stage: str, rejected: int, wanted: int, limit: float) -> None:
     """Raise TooManyRejects when rejects pass both the job's share of rows and ten rows (architecture.md 8)."""
     if rejected > 10 and rejected > limit * wanted:
         raise TooManyRejects(
             f"{stage}: {rejected} of {wanted} images were rejected, more than max_rejects = {limit:g} allows. "
-            f"What is computed is kept. {example}Mend or remove the files, or raise max_rejects, and run again."
+            "What is computed is kept. Mend or remove the files, or raise max_rejects, and run again; "
+            "--retry-rejects tries files again that were not to blame."
         )

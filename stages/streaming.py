@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TRIES = 3
-IN_FLIGHT_AN_ACTOR = 3
+IN_FLIGHT_AN_ACTOR = 2
 
 
 @dataclass
@@ -197,31 +197,3 @@ class _Pool:
     def stop(self) -> None:
         for actor in self.actors:
             self.ray.kill(actor)
-
-
-def pool_size(ray: Any, gpus: float | str, actors: int | str) -> tuple[int, dict[str, float], int]:
-    """How many actors, what each asks of Ray, and how many threads torch gets in one.
-
-    Sized from what the cluster has; one core stays free for decoding. Raises RuntimeError when it has too little.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    cluster_gpus = sum(node.get("GPU", 0.0) for node in nodes)
-    each = (1.0 if cluster_gpus else 0.0) if gpus == "auto" else float(gpus)
-    if each > cluster_gpus:
-        raise RuntimeError(
-            f"resources.encode.gpus asks for {each:g} GPUs an actor; the cluster has {cluster_gpus:g}. "
-            "Set it to 0 to encode on CPUs."
-        )
-    if each:
-        if actors != "auto" and actors * each > cluster_gpus:
-            raise RuntimeError(
-                f"resources.encode.actors asks for {actors} actors of {each:g} GPUs; the cluster has {cluster_gpus:g}"
-            )
-        count = int(cluster_gpus // each) if actors == "auto" else int(actors)
-        return max(1, count), {"num_gpus": each, "num_cpus": 1}, 1
-    cores = int(min(node["CPU"] for node in nodes))
-    count = len(nodes) if actors == "auto" else int(actors)
-    on_a_node = -(-count // len(nodes))
-    share = (cores - 1) // on_a_node
-    cpus = share if share >= 1 else round(max(cores - 1, 0.5) / on_a_node, 2)
-    return count, {"num_gpus": 0, "num_cpus": cpus}, max(1, cores // on_a_node)

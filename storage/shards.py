@@ -153,6 +153,10 @@ class ShardTable:
         rejects = self._rejects()
         return rejects.read() if rejects.rows() else REJECTS_SCHEMA.empty_table()
 
+    def forget_rejects(self) -> None:
+        """Forget which rows could not be computed, so that they are tried again."""
+        files.remove_folder(self._rejects().folder, run="tables")
+
     def clear(self) -> None:
         """Forget all rows and rejects at once, keep the description; a crash leaves them whole or gone."""
         description = self.description() if self.exists else None

@@ -28,6 +28,7 @@ class Abs(DescriptorMethod):
 
     name: Literal["abs"] = "abs"
     needs_views: ClassVar[bool] = True
+    kind_of_views: ClassVar[str] = "guided"
     views: str | None = Field(default=None, description="name of the view set; default: the job's only one")
     crops: Literal["both", "raw", "feature"] = Field(
         default="both",

@@ -71,6 +71,8 @@ class Method(BaseModel):
     version: ClassVar[int]
     """Raised whenever the logits that the same settings give change."""
     needs_views: ClassVar[bool] = False
+    kind_of_views: ClassVar[str] = "random"
+    """The kind of view set that is meant where the job file names none."""
     needs_descriptors: ClassVar[bool] = False
 
     @property

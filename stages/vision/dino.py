@@ -30,9 +30,7 @@ def load_probe(name: str, weights: str | Path | None, image_size: int | None) ->
     `weights`: a local file (safetensors, or a torch state dict without code), or None for timm's own
     download.
     """
-    known = [*timm.list_models(), *timm.list_models(pretrained=True)]
-    if name not in known:
-        raise ModelError(f"unknown timm model {name!r} for a dino guide; {suggest(name, known)}")
+    check_guide_name(name)
     if weights is not None and not Path(weights).is_file():
         raise ModelError(f"weights file {weights} for guide {name!r} does not exist")
     file = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
@@ -48,6 +46,13 @@ def load_probe(name: str, weights: str | Path | None, image_size: int | None) ->
     model.blocks[-1] = _ClsAttention(model.blocks[-1].norm1, model.blocks[-1].attn, model.num_prefix_tokens)
     model.norm = nn.Unflatten(1, model.patch_embed.grid_size)
     return model.eval()
+
+
+def check_guide_name(name: str) -> None:
+    """Raise ModelError, with similar names, for one that timm does not know."""
+    known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+    if name not in known:
+        raise ModelError(f"unknown timm model {name!r} for a dino guide; {suggest(name, known)}")
 
 
 class _ClsAttention(nn.Module):

@@ -12,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import open_clip
 import torch
 from torch import nn
 
+from stages.vision.crops import normalize, resize_crops, squash
 from stages.vision.feature_crops import LastBlock, why_no_feature_crops
 from stages.vision.names import FOLDER, HUB, check_model_name, suggest
 
@@ -31,6 +33,7 @@ class ModelError(ValueError):
 class Tower:
     """A loaded CLIP model in evaluation mode.
 
+    `resize_mode` and `interpolation`: how an image is fitted to the input, as the weights were trained.
     `dim` joint dimension d, `image_size` side S of its input, `mean` and `std` of its normalisation, `logit_scale`
     (already exponentiated, about 100 for CLIP), `context_length` in tokens, `can_crop_features` whether `last_block`
     serves this model, and if so `grid`, its tokens a side (else None).
@@ -44,18 +47,36 @@ class Tower:
         self.device = device
         settings = model.visual.preprocess_cfg
         self.image_size = _square_side(name, model.visual.image_size)
+        self.resize_mode: str = settings.get("resize_mode", "shortest")
+        self.interpolation: str = settings.get("interpolation", "bicubic")
+        _check_preprocessing(name, self.resize_mode, self.interpolation)
         self.mean: tuple[float, ...] = tuple(settings["mean"])
         self.std: tuple[float, ...] = tuple(settings["std"])
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self.context_length: int = tokenizer.context_length
         self.dim: int = self.encode_texts(["a"]).shape[1]
-        self.can_crop_features = why_no_feature_crops(model.visual) is None
+        # Windows of tokens are placed for a centre-cropped image, which a squashing model does not see.
+        self.can_crop_features = why_no_feature_crops(model.visual) is None and self.resize_mode == "shortest"
         self.grid: int | None = self.last_block.grid if self.can_crop_features else None
 
     @cached_property
     def last_block(self) -> LastBlock:
         """Tokens, attention, feature crops; raises ValueError where `can_crop_features` is false."""
         return LastBlock(self.model.visual, self._at_precision)
+
+    def preprocess(self, image: torch.Tensor, boxes: np.ndarray | None = None) -> torch.Tensor:
+        """What the model sees of an image uint8 `[3, H, W]`, or of N `boxes [N, 4]` of it: normalised `[N, 3, S, S]`.
+
+        Shorter side to S and centre crop as CLIP does, or squashed to a square where the model was trained so.
+        """
+        if boxes is None:
+            boxes = np.array([[0, 0, image.shape[2], image.shape[1]]])
+        if self.resize_mode == "shortest":
+            pixels = resize_crops(image, boxes, self.image_size)
+        else:
+            cuts = [image[:, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes.tolist()]
+            pixels = torch.stack([squash(cut, self.image_size, interpolation=self.interpolation) for cut in cuts])
+        return normalize(pixels, self.mean, self.std)
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -149,6 +170,15 @@ def _why_not_loaded(name: str, weights: str | None, error: Exception) -> str:
         f"{what} could not be downloaded. Without a network, give weights as the path of a local file, or a folder as "
         f"'local-dir:/folder' ({detail})"
     )
+
+
+def _check_preprocessing(name: str, resize_mode: str, interpolation: str) -> None:
+    """Only ways of resizing that this house reproduces; another one would cost accuracy without a word."""
+    known = {"shortest": ("bicubic",), "squash": ("bicubic", "bilinear")}
+    if interpolation not in known.get(resize_mode, ()):
+        raise ModelError(
+            f"model {name!r} wants images resized by {resize_mode}, {interpolation}, which is not supported"
+        )
 
 
 def _square_side(name: str, size: int | tuple[int, int]) -> int:

@@ -48,8 +48,8 @@ def test_it_tells_unseen_species_apart_by_their_marks(clip):
     found = (images @ texts.mean(1).T).argmax(1)
     right = (found == torch.arange(32).repeat_interleave(2)).sum().item()
     genus = (found // 4 == torch.arange(8).repeat_interleave(8)).sum().item()
-    assert right >= 16
-    assert genus >= 40
+    assert right >= 40
+    assert genus >= 55
 
 
 def test_a_saved_model_gives_the_features_it_had(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from demo.marks import COLOURS, PART_NUMBER, PARTS, Mark, Species
-from demo.render import part_boxes, render
+from demo.render import FAR, part_boxes, render
 from demo.species import species_of
 
 
@@ -77,6 +77,12 @@ def test_every_box_lies_inside_the_picture_and_is_a_few_pixels_wide():
             assert 0 <= top < bottom <= 1
             assert (right - left) * 256 >= 4
             assert (bottom - top) * 256 >= 4
+
+
+def test_a_bird_further_away_is_smaller_and_still_shows_every_part():
+    for seed, species in enumerate(species_of("validation")[::6]):
+        (_, close), (_, far) = render(species, seed), render(species, seed, width=FAR)
+        assert far["breast"][2] - far["breast"][0] < close["breast"][2] - close["breast"][0]
 
 
 def test_a_box_holds_the_pixels_of_its_part_counted_from_the_corner():

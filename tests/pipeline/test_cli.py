@@ -100,7 +100,7 @@ def test_asking_for_what_is_not_computed_fails_and_says_what_to_run(fieldmark, s
 def test_a_query_of_a_store_without_a_completed_run_fails_and_says_so(fieldmark, small_job):
     said = fieldmark("query", small_job(), "a red beak")
     assert (said.status, said.out) == (1, "")
-    assert "run the job first" in said.err
+    assert "compute them with: fieldmark run" in said.err
 
 
 def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmark, small_job):
@@ -108,7 +108,7 @@ def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmar
     document = json.loads(said.out)
     assert (said.status, said.err, document["rejects"]) == (0, "", 0)
     rows = {row["table"]: row for row in document["stages"] if row["stage"] == "encode_images"}
-    assert rows["views.random"] | {"location": "", "modified": None} == {
+    assert rows["views.random"] | {"location": "", "path": ""} == {
         "stage": "encode_images",
         "table": "views.random",
         "wanted": 6,
@@ -118,7 +118,9 @@ def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmar
         "why": "not made yet",
         "bytes": 0,
         "location": "",
+        "path": "",
         "modified": None,
+        "seconds": None,
     }
     (unknown,) = [row for row in document["stages"] if row["stage"] == "encode_text"]
     assert (unknown["wanted"], unknown["why"]) == (None, "known after describe")
@@ -153,6 +155,8 @@ def test_results_come_as_a_table_as_json_as_csv_and_as_latex(fieldmark, finished
     assert [row["method"] for row in rows] == ["clip", "cupl", "crops_mean", "dnd", "abs"]
     assert {(row["job"], row["split"], row["images"], row["classes"]) for row in rows} == {("birds", "query", 12, 3)}
     assert all(row["low"] <= row["accuracy"] <= row["high"] and row["seconds_per_image"] > 0 for row in rows)
+    assert {tuple(one["class"] for one in row["by_class"]) for row in rows} == {("blue jay", "red robin", "wren")}
+    assert all(sum(one["images"] for one in row["confusions"]) == round(12 * (1 - row["accuracy"])) for row in rows)
     read = list(csv.DictReader(io.StringIO(fieldmark("results", finished_job, "--csv").out)))
     assert [float(row["accuracy"]) for row in read] == [row["accuracy"] for row in rows]
     assert r"crops\_mean & " in fieldmark("results", finished_job, "--latex").out
@@ -199,7 +203,38 @@ def test_query_finds_a_picture_by_itself_and_keeps_to_class_and_split(fieldmark,
     crops = json.loads(said.out)["hits"]
     assert {hit["class"] for hit in crops} == {"red robin"}
     assert len(crops) == 4 * (3 + 2)
-    assert json.loads(fieldmark("query", finished_job, "x", "--split", "support", "--json").out)["hits"] == []
+    said = fieldmark("query", finished_job, "x", "--split", "test", "--json")
+    assert (said.status, said.out) == (2, "")
+    assert "--split test: not in this table. There are: query" in said.err
+    assert "Did you mean 'red robin'" in fieldmark("query", finished_job, "x", "--class", "red robbin").err
+
+
+def test_query_answers_from_the_tables_of_the_present_settings_or_not_at_all(fieldmark, finished_job):
+    said = fieldmark("query", finished_job, "x", "--set", "views.random.crops=99")
+    assert said.status == 1
+    assert "compute them with: fieldmark run" in said.err
+
+
+def test_predict_of_nothing_but_bad_images_writes_an_empty_table(fieldmark, finished_job, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    said = fieldmark("predict", finished_job, "--image", bad, "-o", tmp_path / "out.csv")
+    assert said.status == 1
+    assert "the file is empty" in said.err
+    assert (tmp_path / "out.csv").read_text().startswith("image,method,")
+
+
+def test_a_forced_stage_must_be_among_those_to_run(fieldmark, finished_job):
+    said = fieldmark("run", finished_job, "--only", "describe", "--force", "evaluate")
+    assert said.status == 2
+    assert "--force evaluate: that stage is not among those to run (describe)" in said.err
+
+
+def test_a_dry_run_counts_forced_rows_and_chosen_stages_alone(fieldmark, finished_job):
+    said = fieldmark("run", finished_job, "--from", "score", "--force", "score", "--dry-run", "--json")
+    rows = json.loads(said.out)["stages"]
+    assert {row["stage"] for row in rows} == {"score", "evaluate", "project"}
+    assert all(row["missing"] == row["wanted"] for row in rows if row["stage"] == "score")
 
 
 def test_a_running_failure_is_one_message_and_status_1(fieldmark, small_job, tmp_path):
@@ -217,6 +252,7 @@ def test_a_running_failure_is_one_message_and_status_1(fieldmark, small_job, tmp
         (["wren/1.png", "blue jay/1.png"], ("blue jay", "wren")),
         (["test/wren/1.png", "train/wren/2.png", "train/jay/3.png", ".git/x.png"], ("jay", "wren")),
         (["val/wren/1.png", "train/wren/2.png"], ("wren",)),
+        (["test/wren/1.png", "train/jay/2.png", "masks/wren/1.png"], ("jay", "wren")),
     ],
 )
 def test_init_writes_a_job_file_that_loads_for_labelled_and_for_split_folders(
@@ -244,6 +280,26 @@ def test_init_takes_class_names_and_descriptors_for_a_flat_folder_whatever_the_f
     assert (job.dataset.classes, job.descriptors["sentences"].path) == (str(classes), str(descriptors))
 
 
+def test_init_names_the_job_after_its_folder_so_that_two_of_them_stand_apart(fieldmark, write_photos, tmp_path):
+    names = {}
+    for folder in ("my #1 photos", "2024", "null", "Zaunkönig & Co."):
+        write_photos(tmp_path / folder, ["wren/1.png"])
+        assert fieldmark("init", tmp_path / folder).status == 0
+        job = load_job(tmp_path / folder / "job.yaml")
+        names[folder] = job.name
+        assert job.store == str(tmp_path / folder / "runs" / job.name)
+    assert list(names.values()) == ["my-1-photos", "2024", "null", "Zaunkönig-Co"]
+
+
+def test_init_finds_the_splits_beside_a_store_of_an_earlier_job(fieldmark, write_photos, tmp_path):
+    folder = write_photos(tmp_path / "photos", ["test/wren/1.png"])
+    table = folder / "runs/old/tables/score/0a1b/table.json"
+    table.parent.mkdir(parents=True)
+    table.write_text("{}")
+    assert fieldmark("init", folder).status == 0
+    assert make_plan(load_job(folder / "job.yaml")).inputs.classes == ("wren",)
+
+
 def test_init_does_not_overwrite_a_job_file(fieldmark, write_photos, tmp_path):
     folder = write_photos(tmp_path / "photos", ["wren/1.png"])
     (folder / "job.yaml").write_text("mine")
@@ -259,3 +315,9 @@ def test_init_tells_a_missing_class_file(fieldmark, write_photos, tmp_path):
     assert said.status == 2
     assert "--classes" in said.err
     assert not (folder / "job.yaml").exists()
+
+
+def test_results_of_two_jobs_of_one_name_are_refused(fieldmark, finished_job):
+    said = fieldmark("results", finished_job, finished_job)
+    assert (said.status, said.out) == (2, "")
+    assert "name" in said.err

@@ -222,9 +222,10 @@ def test_an_entry_wins_over_the_guide_that_its_name_would_mean(job):
     assert load_job(job(FOUR_LINES + text)).guides == {"dino": CenterGuide()}
 
 
-def test_a_method_reads_the_only_view_set_even_of_another_kind(job):
+def test_a_method_that_names_no_views_never_reads_a_set_of_another_kind(job):
     loaded = load_job(job(FOUR_LINES + "views: {mine: {kind: random}}\nmethods: [dnd, abs]\n"))
-    assert [method.views for method in loaded.methods] == ["mine", "mine"]
+    assert [method.views for method in loaded.methods] == ["mine", "guided"]
+    assert loaded.views["guided"].kind == "guided"
 
 
 def test_the_same_method_may_stand_twice_under_two_labels(job):
@@ -256,3 +257,15 @@ def test_a_class_without_descriptors_is_told_with_the_set_the_file_and_similar_n
 def test_a_small_number_may_be_written_without_a_dot(small_job):
     job = small_job()
     assert load_job(job, ["views.random.min_area=1e-2", "views.random.kind=random"]).views["random"].min_area == 0.01
+
+
+def test_an_override_of_a_default_view_set_needs_no_kind(small_job):
+    loaded = load_job(small_job(views=None), ["views.random.crops=16"])
+    assert loaded.views["random"].crops == 16
+    assert loaded.views["random"].kind == "random"
+    assert set(loaded.views) == {"random", "guided"}
+
+
+def test_feature_crops_are_not_asked_of_a_view_set_that_has_none(small_job):
+    with pytest.raises(JobError, match=r"methods\.abs\.crops: view set 'random' has no feature crops"):
+        load_job(small_job(methods=[{"name": "abs", "views": "random", "crops": "feature"}]))

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
-from pipeline.results import collect_results, to_csv, to_latex
+from pipeline.results import collect_results, distinct_names, to_csv, to_latex
+from stages.evaluate import SCHEMA
 from stages.stage import Run
 
 
@@ -21,7 +22,10 @@ def evaluated(table, accuracy: float, seed: int) -> None:
     shares = dict.fromkeys(("accuracy", "low", "high", "top_5", "mean_per_class"), accuracy)
     named = {"key": "all", "method": "old name", "split": "query", "seed": seed, "images": 6, "classes": 3}
     table.keeper.create({"stage": table.stage, "name": table.name, **table.ingredients.as_dict()})
-    table.keeper.append(pa.Table.from_pylist([named | shares | seconds]), "run")
+    named["by_class"] = [{"class": "wren", "images": 2, "accuracy": accuracy}]
+    named["confusions"] = [{"label": "wren", "predicted": "jay", "images": seed}]
+    row = named | shares | seconds | {"confidence": 0.9}
+    table.keeper.append(pa.Table.from_pylist([row], schema=SCHEMA), "run")
 
 
 @pytest.fixture
@@ -48,6 +52,9 @@ def test_seeds_are_averaged_with_their_standard_deviation_and_other_methods_have
     assert (dnd["method"], dnd["job"], dnd["seeds"], dnd["accuracy"]) == ("d_n&d", "birds", [3, 4], pytest.approx(0.7))
     assert dnd["sd"] == pytest.approx(statistics.stdev([0.5, 0.9]))
     assert (clip["accuracy"], clip["sd"], clip["seeds"]) == (0.25, None, [3])
+    assert dnd["by_class"] == [{"class": "wren", "images": 2, "accuracy": pytest.approx(0.7)}]
+    assert dnd["confusions"] == [{"label": "wren", "predicted": "jay", "images": 3}]  # of the first seed
+    assert dnd["confidence"] == clip["confidence"] == 0.9
 
 
 def test_a_method_that_is_not_evaluated_yet_is_left_out(job):
@@ -77,3 +84,14 @@ def test_csv_round_trips_numbers_and_names_with_commas():
         ('odd, "name"', 1 / 3, "", "0"),
         ("b", 0.5, "0.1", "0 1"),
     ]
+
+
+def test_csv_leaves_out_what_is_a_list_of_classes():
+    rows = [row("abs", "x", 0.5) | {"by_class": [{"class": "wren"}], "confusions": [], "images": 3}]
+    assert to_csv(rows).splitlines() == ["method,job,accuracy,sd,seeds,images", "abs,x,0.5,,0,3"]
+
+
+def test_jobs_of_one_name_are_refused_and_told_to_take_names():
+    distinct_names(["birds", "job", "Birds"])
+    with pytest.raises(ValueError, match=r"2 of the jobs are called 'job'.*`name:`"):
+        distinct_names(["job", "birds", "job"])

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from stages.evaluate import bootstrap_interval, evaluate_predictions
+from stages.evaluate import SCHEMA, bootstrap_interval, evaluate_predictions
 from stages.methods import parse_method
 from stages.score import Reading
-from stages.settings import EvaluateSettings
+from stages.settings import EvaluateSettings, ScoreSettings
 from stages.stage import Ingredients, Table
 from storage.shards import ShardTable
 
@@ -42,7 +43,7 @@ def evaluated(tmp_path):
         scored = Table("score", "methods.clip", scored.ingredients, list(predictions), scored.keeper, (reading, 7))
         encoded = {table.keeper.folder: table for table in (whole, views)}
         known = [(key, label) for key, (label, _) in predictions.items()]
-        return evaluate_predictions(scored, known, encoded, EvaluateSettings(bootstrap=100))
+        return evaluate_predictions(scored, known, encoded, EvaluateSettings(bootstrap=100, confidence=0.9))
 
     return compute
 
@@ -63,12 +64,52 @@ def test_accuracies_are_shares_of_images_of_the_first_five_and_the_mean_of_the_c
     assert row["top_5"] == pytest.approx(5 / 6)
     assert (row["images"], row["classes"], row["seed"], row["method"]) == (6, 7, 7, "clip")
     assert row["low"] <= 0.5 <= row["high"]
+    assert row["confidence"] == 0.9
+
+
+def test_every_class_has_its_accuracy_and_confusions_come_most_frequent_first(evaluated):
+    row = evaluated(
+        {
+            "1": ("b", ["c", "b"]),
+            "2": ("a", ["a", "b"]),
+            "3": ("a", ["c", "b"]),
+            "4": ("b", ["c", "a"]),
+            "5": ("a", ["b", "a"]),
+            "6": ("a", ["a", "c"]),
+        }
+    )
+    assert row["by_class"] == [
+        {"class": "a", "images": 4, "accuracy": 0.5},
+        {"class": "b", "images": 2, "accuracy": 0.0},
+    ]
+    assert row["confusions"] == [
+        {"label": "b", "predicted": "c", "images": 2},
+        {"label": "a", "predicted": "b", "images": 1},
+        {"label": "a", "predicted": "c", "images": 1},
+    ]
+    assert pa.Table.from_pylist([row], schema=SCHEMA).to_pylist() == [row]
+
+
+def test_of_many_confusions_the_twenty_most_frequent_are_kept_and_none_is_an_empty_list(evaluated):
+    wrong = [(label, other) for label in CLASSES for other in CLASSES if label != other][:25]
+    often = {f"{number:02}": (label, [other]) for number, (label, other) in enumerate([*wrong, wrong[-1]])}
+    row = evaluated(often)
+    assert len(row["confusions"]) == 20
+    assert row["confusions"][0] == {"label": wrong[-1][0], "predicted": wrong[-1][1], "images": 2}
+
+
+def test_score_keeps_at_least_the_five_classes_that_top_5_reads():
+    assert ScoreSettings(top_k=5).top_k == 5
+    with pytest.raises(ValidationError, match="greater than or equal to 5"):
+        ScoreSettings(top_k=4)
 
 
 def test_labels_meet_their_own_image_whatever_the_order_of_the_shards(evaluated):
     keys = [f"{number:02}" for number in range(20)][::-1]
     row = evaluated({key: (CLASSES[int(key) % 7], [CLASSES[int(key) % 7], "x"]) for key in keys})
     assert (row["accuracy"], row["mean_per_class"], row["low"], row["high"]) == (1.0, 1.0, 1.0, 1.0)
+    assert row["confusions"] == []
+    assert list(row) == SCHEMA.names
 
 
 def test_seconds_an_image_are_those_of_all_that_a_method_reads(evaluated):

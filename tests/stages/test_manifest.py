@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from stages.manifest import SCHEMA, DatasetError, DatasetSettings, SplitFolders, read_manifest
+from stages.manifest import SCHEMA, DatasetError, DatasetSettings, SplitFolders, proposed_splits, read_manifest
 
 
 @pytest.fixture
@@ -120,6 +120,57 @@ def test_folders_that_look_like_splits_are_not_taken_for_classes(images):
         read(images("test/wren/a.png", "train/wren/b.png", ".git/c.png"))
 
 
+LOOKS = [
+    (["test/wren/a.png", "train/wren/b.png"], {"query": "test", "support": "train"}),
+    (
+        ["Test/wren/a.png", "Train/wren/b.png", "valid/c.png"],
+        {"query": "Test", "validation": "valid", "support": "Train"},
+    ),
+    (["test/wren/a.png", "train/wren/b.png", "masks/wren/a.png"], {"query": "test", "support": "train"}),
+    (["test/wren/a.png", "annotations/wren/a.xml"], {"query": "test"}),
+    (["val/wren/a.png", "train/wren/b.png", "runs/notes.txt"], {"query": "val", "support": "train"}),
+    (["train/wren/a.png"], {"query": "train"}),
+    (["val/wren/a.png", "validation/wren/b.png"], {"query": "val"}),
+    (["train/a.png", "bus/b.png"], {}),
+    (["train/a.png", "test/labels.csv", "bus/b.png"], {}),
+    (["wren/a.png", "jay/b.png"], {}),
+    (["a.png"], {}),
+]
+
+
+@pytest.mark.parametrize(("names", "splits"), LOOKS)
+def test_folders_of_two_splits_are_splits_whatever_lies_beside_and_one_alone_only_without_other_images(
+    images, names, splits
+):
+    folder = images(*names)
+    assert proposed_splits(folder) == splits
+    if splits:
+        named = ", ".join(f"{split}: {name}" for split, name in splits.items())
+        with pytest.raises(DatasetError, match=rf"look like splits.*splits: {{{named}}}"):
+            read(folder)
+        read(folder, splits=splits)
+
+
+def test_classes_that_are_called_like_splits_are_taken_where_the_whole_folder_is_the_query_split(images):
+    folder = images("test/a.png", "train/b.png")
+    assert rows(folder, splits={"query": "."}) == [("test/a.png", "query", "test"), ("train/b.png", "query", "train")]
+
+
+@pytest.mark.parametrize("store", ["runs/birds", "store"])
+def test_a_store_in_the_data_set_is_no_class_and_hides_no_splits(images, store):
+    folder = images("wren/a.png", f"{store}/tables/score/0a1b/table.json", f"{store}/report/best.png")
+    assert rows(folder) == [("wren/a.png", "query", "wren")]
+    (folder / "wren").rename(folder / "test")
+    assert proposed_splits(folder) == {"query": "test"}
+
+
+def test_a_folder_called_tables_is_a_class_as_any_other(images):
+    assert rows(images("tables/oak/a.png", "chairs/tables/b.png")) == [
+        ("chairs/tables/b.png", "query", "chairs"),
+        ("tables/oak/a.png", "query", "tables"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -149,6 +200,19 @@ def test_a_mapping_of_classes_names_folders_and_classes_without_images_stay(imag
     table, classes = read(folder, classes=str(tmp_path / name))
     assert classes == ("tench", "great white shark", "never seen")
     assert table["class"].to_pylist() == ["tench", "great white shark"]
+
+
+def test_a_folder_is_named_by_its_exact_name_before_one_that_differs_in_an_underscore(images, tmp_path):
+    (tmp_path / "names.yaml").write_text('a_b: X\n"a b": Y\nc_d_e: Z\n"c d e": Z\n')
+    folder = images("a_b/1.png", "a b/2.png", "c_d e/3.png")
+    found = {identity: label for identity, _, label in rows(folder, classes=str(tmp_path / "names.yaml"))}
+    assert found == {"a_b/1.png": "X", "a b/2.png": "Y", "c_d e/3.png": "Z"}
+
+
+def test_a_folder_that_two_names_fit_alike_is_refused_where_they_are_different_classes(images, tmp_path):
+    (tmp_path / "names.yaml").write_text('a_b_c: X\n"a b c": Y\n')
+    with pytest.raises(DatasetError, match=r"dataset\.classes: the folder 'a_b c' .* 'a_b_c' or 'a b c' .*exactly"):
+        read(images("a_b c/1.png"), classes=str(tmp_path / "names.yaml"))
 
 
 def test_two_folders_may_hold_one_class(images, tmp_path):
@@ -218,6 +282,19 @@ def test_a_touched_file_is_a_new_version_by_time_and_the_same_by_content(images)
     assert read(folder, version="content")[0]["key"][0] == by_content
     (folder / "wren/a.png").write_bytes(b"other")
     assert read(folder, version="content")[0]["key"][0] != by_content
+
+
+def test_a_file_is_hashed_once_in_a_process_for_as_long_as_its_size_and_time_stay(images):
+    folder = images("wren/a.png")
+    path = folder / "wren/a.png"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    first = read(folder, version="content")[0]["key"][0]
+    path.write_bytes(b"two")
+    os.utime(path, (1, 1))
+    assert read(folder, version="content")[0]["key"][0] == first  # not read again
+    os.utime(path, (2, 2))
+    assert read(folder, version="content")[0]["key"][0] != first
 
 
 def test_a_copy_that_keeps_times_has_the_same_keys(images, tmp_path):

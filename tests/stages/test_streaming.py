@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import streaming
-from stages.streaming import Batch, batches_of, pool_size, stream
+from stages.streaming import Batch, batches_of, stream
 
 ROWS = [{"n": number} for number in range(9)]
 
@@ -164,41 +163,3 @@ def test_what_is_left_unread_stops_its_actors(ray):
     found.close()
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(started[0].answer.remote([]))
-
-
-def test_one_encoder_on_a_cpu_machine_leaves_a_core_for_decoding_and_uses_all_threads(ray):
-    assert pool_size(ray, "auto", "auto") == (1, {"num_gpus": 0, "num_cpus": 1}, 2)
-
-
-def cluster(*nodes: dict[str, float]) -> SimpleNamespace:
-    """What `pool_size` asks of Ray, for machines that a test does not have."""
-    alive = [{"Alive": True, "Resources": resources} for resources in nodes]
-    return SimpleNamespace(nodes=lambda: [*alive, {"Alive": False, "Resources": {"CPU": 64, "GPU": 8}}])
-
-
-@pytest.mark.parametrize(
-    ("nodes", "gpus", "actors", "expected"),
-    [
-        ([{"CPU": 8}], "auto", "auto", (1, {"num_gpus": 0, "num_cpus": 7}, 8)),
-        ([{"CPU": 8}], 0, 2, (2, {"num_gpus": 0, "num_cpus": 3}, 4)),
-        ([{"CPU": 2}], 0, 3, (3, {"num_gpus": 0, "num_cpus": 0.33}, 1)),
-        ([{"CPU": 1}], "auto", "auto", (1, {"num_gpus": 0, "num_cpus": 0.5}, 1)),
-        ([{"CPU": 8}, {"CPU": 4}], "auto", "auto", (2, {"num_gpus": 0, "num_cpus": 3}, 4)),
-        ([{"CPU": 16, "GPU": 4}], "auto", "auto", (4, {"num_gpus": 1, "num_cpus": 1}, 1)),
-        ([{"CPU": 16, "GPU": 1}], 0.5, "auto", (2, {"num_gpus": 0.5, "num_cpus": 1}, 1)),
-        ([{"CPU": 16, "GPU": 4}], 0, "auto", (1, {"num_gpus": 0, "num_cpus": 15}, 16)),
-        ([{"CPU": 16, "GPU": 4}], "auto", 2, (2, {"num_gpus": 1, "num_cpus": 1}, 1)),
-    ],
-)
-def test_pools_are_sized_from_what_living_nodes_have(nodes, gpus, actors, expected):
-    count, resources, threads = pool_size(cluster(*nodes), gpus, actors)
-    assert (count, resources, threads) == expected
-
-
-@pytest.mark.parametrize(
-    ("gpus", "actors", "words"),
-    [(2, "auto", "gpus asks for 2 GPUs an actor; the cluster has 1"), (1, 3, "actors asks for 3 actors of 1 GPUs")],
-)
-def test_a_cluster_that_is_too_small_is_told_instead_of_waited_for(gpus, actors, words):
-    with pytest.raises(RuntimeError, match=r"resources\.encode\." + words):
-        pool_size(cluster({"CPU": 4, "GPU": 1}), gpus, actors)
