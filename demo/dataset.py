@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from demo.captions import descriptor
 from demo.marks import Species
-from demo.render import render
+from demo.render import FAR, render
 from demo.species import species_of
 
 MODEL_FOLDER = Path(__file__).parent / "model"
@@ -37,7 +37,8 @@ def write_dataset(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write `folder/images/{train,test}/<species>/<nnn>.jpg` (256 x 256) and `folder/descriptors.json`.
+    """Write `folder/images/{train,test}/<species>/<nnn>.jpg` (256 x 256, birds `FAR` away) and
+    `folder/descriptors.json`.
 
     `set_name` is one of `demo.species.SETS`. The descriptor file is `{species: [a sentence a mark]}`, eight
     each. Pictures are rendered in `workers` processes; `progress(done, total)` hears of every one, those
@@ -53,7 +54,8 @@ def write_dataset(
     ]
     for parent in {photograph.path.parent for photograph in wanted}:
         parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / "descriptors.json", _descriptors(species_of(set_name)))
+    if not (folder / "descriptors.json").exists():  # somebody may have tried other words
+        _write_whole(folder / "descriptors.json", _descriptors(species_of(set_name)))
     missing = [photograph for photograph in wanted if not photograph.path.exists()]
     done = len(wanted) - len(missing)
     report = progress or (lambda done, total: None)
@@ -85,15 +87,13 @@ def _descriptors(species: tuple[Species, ...]) -> bytes:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    if path.exists() and path.read_bytes() == content:
-        return
     partial = path.with_name(f".{path.name}.part")
     partial.write_bytes(content)
     os.replace(partial, path)
 
 
 def _photograph(photograph: _Photograph) -> None:
-    picture, _ = render(photograph.species, photograph.seed)
+    picture, _ = render(photograph.species, photograph.seed, width=FAR)
     partial = photograph.path.with_name(f".{photograph.path.name}.part")
     picture.save(partial, "JPEG", quality=92, subsampling=0)
     os.replace(partial, photograph.path)

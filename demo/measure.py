@@ -21,7 +21,7 @@ from torch import Tensor
 from demo.captions import descriptor
 from demo.dataset import MODEL_FOLDER
 from demo.marks import Species
-from demo.render import render
+from demo.render import FAR, render
 from demo.species import REPORTING, SETS, SIBLINGS, VALIDATION, species_of
 from stages.matching.pooling import mean_cosine, mean_crop, mean_text
 from stages.matching.sinkhorn import emd_scores
@@ -54,7 +54,6 @@ class View:
 VIEWS = (
     View(9, 0.10, 0.75, guided=False),
     View(9, 0.5, 0.9, guided=True),
-    View(9, 0.3, 0.7, guided=True),
     View(16, 0.3, 0.7, guided=True),
     View(16, 0.3, 0.7, guided=True, in_features=True),
     View(16, 0.2, 0.5, guided=True),
@@ -74,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="folder of the model")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=" ".join(SETS))
-    parser.add_argument("--per-class", type=int, default=25, help="pictures of each species")
+    parser.add_argument("--per-class", type=int, default=10, help="pictures of each species")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     asked = parser.parse_args()
     tower = load_tower(f"local-dir:{asked.model}", None, precision="bf16")
@@ -156,7 +155,7 @@ def _exhibit(species: tuple[Species, ...], set_name: str, per_class: int, worker
 
 
 def _picture(job: tuple[Species, str]) -> tuple[np.ndarray, np.ndarray]:
-    picture, boxes = render(*job)
+    picture, boxes = render(*job, width=FAR)
     corners = np.array(list(boxes.values()))
     return np.asarray(picture), np.concatenate([corners[:, :2].min(0), corners[:, 2:].max(0)])
 

@@ -21,18 +21,24 @@ from demo.scenery import draw_front_leaf, draw_near_clutter, draw_perch, paint_b
 Box = tuple[float, float, float, float]
 
 SUPERSAMPLING = 3
-BIRD_WIDTH = (0.36, 0.66)
+# How wide birds are, tail to beak, as a range of fractions of the picture. The model learns from birds that
+# are close; the data set shows them further away, where their small marks vanish at the model's input size.
+CLOSE = (0.36, 0.66)
+FAR = (0.2, 0.4)
 
 
-def render(species: Species, seed: int | str, size: int = 256) -> tuple[Image.Image, dict[str, Box]]:
+def render(
+    species: Species, seed: int | str, size: int = 256, width: tuple[float, float] = CLOSE
+) -> tuple[Image.Image, dict[str, Box]]:
     """A picture of `species`, RGB, `size` x `size`, and for each part its box.
 
+    `width` is the range that the bird's width is drawn from, a fraction of the picture: `CLOSE`, `FAR`.
     Boxes are (left, top, right, bottom) as fractions of the picture, 0 to 1, and hold the pixels where the
     part really shows: what another part hides does not count.
     """
     rng = random.Random(f"{seed} {[mark.phrase for mark in species.marks]}")
     large = size * SUPERSAMPLING
-    pose, extent = _pose(large, species, rng)
+    pose, extent = _pose(large, species, width, rng)
 
     # The bird gets a plate of its own, no larger than it and its shadow need, at a whole final pixel.
     space = 0.5 * pose.unit * np.array([[-1], [1]])
@@ -71,10 +77,10 @@ def part_boxes(parts: np.ndarray, corner: tuple[int, int], size: int) -> dict[st
     return boxes
 
 
-def _pose(size: int, species: Species, rng: random.Random) -> tuple[Pose, np.ndarray]:
+def _pose(size: int, species: Species, width, rng: random.Random) -> tuple[Pose, np.ndarray]:
     """A random place, size, tilt and direction that keep the whole bird inside the picture, and the corners
     `[2, 2]` of the box that holds it, in pixels."""
-    unit = rng.uniform(*BIRD_WIDTH) * size / 3.6
+    unit = rng.uniform(*width) * size / 3.6
     facing, tilt, stretch = rng.choice((-1, 1)), math.radians(rng.uniform(-16, 16)), rng.uniform(0.92, 1.1)
     at_origin = Pose(0, 0, unit, facing, tilt, stretch)
     tail = {"long": -2.15, "short": -1.42, "forked": -1.95}[species.mark("tail").shape]

@@ -40,8 +40,9 @@ def accuracy(demo: tuple[Path, str]) -> dict[str, float]:
 
 
 def test_crops_matched_to_descriptors_beat_the_whole_image_by_a_wide_margin(accuracy: dict[str, float]):
-    assert accuracy["dnd"] > accuracy["cupl"] + 0.05
-    assert accuracy["abs"] > accuracy["cupl"] + 0.05
+    assert accuracy["dnd"] > accuracy["cupl"] + 0.08
+    assert accuracy["abs"] > accuracy["cupl"] + 0.20
+    assert accuracy["abs"] > accuracy["dnd"] + 0.05, "guided crops find the bird"
 
 
 def test_invented_names_mean_nothing(accuracy: dict[str, float]):
@@ -65,7 +66,6 @@ def test_the_demo_shows_what_it_promises(demo: tuple[Path, str]):
 
 def test_the_demo_renders_and_computes_nothing_twice(demo: tuple[Path, str]):
     folder, _ = demo
-    (folder / "descriptors.json").write_text((folder / "descriptors.json").read_text())
     before = {path: path.stat().st_mtime_ns for path in (folder / "images").rglob("*.jpg")}
     again = call("demo", str(folder))
     assert again.returncode == 0, again.stderr
