@@ -70,6 +70,7 @@ class Exhibits:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo.measure", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="folder of the model")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET", help=" ".join(SETS))

@@ -48,6 +48,7 @@ class Job:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder for the model")
     parser.add_argument("--images", type=int, default=6000, help="rendered training pictures")

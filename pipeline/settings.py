@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from stages.manifest import DatasetSettings
+from stages.dataset import DatasetSettings
 from stages.methods import METHODS, Method, parse_method
 from stages.settings import (
     CenterGuide,

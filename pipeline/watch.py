@@ -20,6 +20,7 @@ class TerminalWatcher:
         self.progress: Progress | None = None
 
     def stage_started(self, stage: str, units: int | None) -> None:
+        """Put up a bar that counts to `units`, or runs without an end."""
         columns = (
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=28),
@@ -63,6 +64,7 @@ class LogWatcher:
             self.console.print(f"{stage}: {units:,} to compute", highlight=False)
 
     def advanced(self, stage: str, done: int, rejected: int) -> None:
+        """Say how far it is, when the last line is some seconds old."""
         self.done += done + rejected
         now = time.monotonic()
         if now - self.spoken >= SECONDS_BETWEEN_LINES:

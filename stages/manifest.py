@@ -10,13 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
-import yaml
 
-from prompts.descriptor_file import UniqueKeyLoader
-from stages.settings import Settings
+from stages.class_names import name_labels, read_class_names
+from stages.dataset import DatasetError, DatasetSettings, SplitFolders
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 SPLITS = ("support", "validation", "query")
@@ -39,35 +37,6 @@ SCHEMA = pa.schema(
 )
 
 
-class SplitFolders(Settings):
-    """Sub-folders of the data set that hold its splits; only `query` is needed."""
-
-    query: str
-    """images to classify"""
-    validation: str | None = None
-    """labelled images for choosing settings"""
-    support: str | None = None
-    """labelled images for few-shot caches"""
-
-
-class DatasetSettings(Settings):
-    """A folder of images: a sub-folder a class, or flat and unlabelled."""
-
-    kind: Literal["folder"] = "folder"
-    path: str
-    """the folder"""
-    splits: SplitFolders | None = None
-    """sub-folders of the splits; without it the whole folder is the query split, which `{query: .}` says outright"""
-    classes: str | None = None
-    """class names, one a line, or folder name -> class name (JSON, YAML); needed when nothing is labelled"""
-    version: Literal["mtime", "content"] = "mtime"
-    """how a changed image is recognised: by size and modification time, or by a hash of its bytes"""
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be read as described; the message says what is wrong and what would be right."""
-
-
 def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
     """List the images of a data set.
 
@@ -76,7 +45,7 @@ def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
     root = Path(dataset.path)
     if not root.is_dir():
         raise DatasetError(f"dataset.path: no folder {root}")
-    folder_names = _read_classes(Path(dataset.classes)) if dataset.classes else None
+    folder_names = read_class_names(Path(dataset.classes)) if dataset.classes else None
     rows = []
     for split, folder in _split_folders(root, dataset.splits):
         for path, label in _images(folder):
@@ -86,7 +55,7 @@ def read_manifest(dataset: DatasetSettings) -> tuple[pa.Table, tuple[str, ...]]:
         raise DatasetError(f"dataset.path: no images under {root} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
     rows.sort(key=lambda row: row["id"])
     labels = sorted({row["class"] for row in rows if row["class"] is not None})
-    names = _name_labels(labels, folder_names, dataset)
+    names = name_labels(labels, folder_names, dataset)
     for row in rows:
         row["class"] = names.get(row["class"])
     if folder_names is not None:
@@ -227,64 +196,3 @@ def _version(path: Path, how: str) -> str:
 @cache  # a run plans about ten times, and each plan reads the manifest anew
 def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
-
-
-def _read_classes(path: Path) -> dict[str, str]:
-    """Folder name -> class name; a plain list names its own folders."""
-    if not path.is_file():
-        raise DatasetError(f"dataset.classes: no file {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(f"dataset.classes: {path} is not UTF-8 text") from None
-    if path.suffix.lower() in {".yaml", ".yml", ".json"}:
-        try:
-            value = yaml.load(text, Loader=UniqueKeyLoader)
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise DatasetError(f"dataset.classes: {path} is not valid YAML or JSON: {problem}") from None
-    else:
-        value = [line.strip() for line in text.splitlines() if line.strip()]
-    if isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value):
-        repeated = sorted({name for name in value if value.count(name) > 1})
-        if repeated:
-            raise DatasetError(f"dataset.classes: {path} names {', '.join(repeated)} more than once")
-        return {name: name for name in value}
-    if isinstance(value, dict) and value and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
-        return dict(value)
-    raise DatasetError(
-        f"dataset.classes: {path} should hold class names, one a line, or a mapping of folder names to class names"
-    )
-
-
-def _name_labels(
-    labels: Sequence[str], folder_names: dict[str, str] | None, dataset: DatasetSettings
-) -> dict[str, str]:
-    """Folder name -> class name for every label: by its exact name, else by one that differs in `_` and space alone."""
-    if folder_names is None:
-        if not labels:
-            raise DatasetError(
-                f"dataset.classes: the images of {dataset.path} lie in no class folders, so the classes must be named "
-                "in a file, one a line"
-            )
-        return {label: label for label in labels}
-    alike: dict[str, list[str]] = {}
-    for name in folder_names:
-        alike.setdefault(name.replace("_", " "), []).append(name)
-    found: dict[str, str | None] = {}
-    for label in labels:
-        named = [label] if label in folder_names else alike.get(label.replace("_", " "), [])
-        classes = list(dict.fromkeys(folder_names[name] for name in named))
-        if len(classes) > 1:
-            raise DatasetError(
-                f"dataset.classes: the folder {label!r} of {dataset.path} may be {' or '.join(map(repr, named))} of "
-                f"{dataset.classes}, which are different classes; name the folder exactly"
-            )
-        found[label] = classes[0] if classes else None
-    unknown = [label for label, name in found.items() if name is None]
-    if unknown:
-        raise DatasetError(
-            f"dataset.classes: {dataset.classes} does not name the folders {', '.join(unknown[:5])}"
-            f"{' and others' if len(unknown) > 5 else ''} of {dataset.path}"
-        )
-    return {label: name for label, name in found.items() if name is not None}

@@ -133,3 +133,21 @@ def test_new_image_files_are_predicted_as_the_job_predicts_its_own(rendered: Pat
             assert row["margin"] == pytest.approx(other["margin"], abs=0.2)  # logits, whose scale is up to 100
             assert row["class"] == other["class"] or row["margin"] < 0.2
             assert row["probability"] == pytest.approx(other["probability"], abs=0.02)
+
+
+def test_a_dino_guide_from_a_local_timm_file_guides_the_crops(world: Path):
+    import timm
+    from safetensors.torch import save_file
+
+    guide = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    save_file(guide.state_dict(), world / "guide.safetensors")
+    overrides = (
+        "guides={eyes: {kind: dino, name: test_vit, weights: guide.safetensors}}",
+        "views.guided.guide=eyes",
+    )
+    counts = run(world, *overrides)
+    images = len(list((world / "images").rglob("*.jpg")))
+    assert counts["encode_images"] == 3 * images
+    assert run(world, *overrides)["encode_images"] == 0
+    save_file({name: value + 0.01 for name, value in guide.state_dict().items()}, world / "guide.safetensors")
+    assert run(world, *overrides)["encode_images"] == images, "other weights of the guide, other guided crops"

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from stages.manifest import SCHEMA, DatasetError, DatasetSettings, SplitFolders, proposed_splits, read_manifest
+from stages.dataset import DatasetError, DatasetSettings, SplitFolders
+from stages.manifest import SCHEMA, proposed_splits, read_manifest
 
 
 @pytest.fixture
