@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import open_clip
 import pytest
 
 from stages.settings import DinoGuide, ModelSettings
 from stages.stage import NotKnownYet
-from stages.weights import guide_weights_id, is_weights_file, model_weights_id
+from stages.vision.towers import ModelError
+from stages.weights import guide_weights_id, is_resolved, is_weights_file, model_weights_id, resolve_model
 
 
 @pytest.fixture
@@ -72,3 +79,35 @@ def test_a_tag_is_told_from_a_path(weights, is_file):
 def test_what_a_public_name_stands_for_is_known_only_after_it_was_downloaded(tmp_path):
     with pytest.raises(NotKnownYet, match="known after the weights are downloaded"):
         model_weights_id(ModelSettings(weights="openai"), str(tmp_path / "cache.json"))
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A weights file behind a real HTTP server, under a tag of ViT-B-32 that open_clip knows for the test's time."""
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "some-weights.pt").write_bytes(b"not looked into")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    tag = {"url": f"http://127.0.0.1:{server.server_port}/some-weights.pt"}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", tag)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield served / "some-weights.pt"
+    server.shutdown()
+
+
+def test_a_tag_is_downloaded_once_and_then_stands_for_the_hash_of_what_came(published, tmp_path):
+    model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
+    assert not is_resolved(model, cache)
+    resolve_model(model, cache, "run")
+    expected = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert model_weights_id(model, cache) == f"ViT-B-32:{expected}"
+    published.unlink()
+    resolve_model(model, str(tmp_path / "another" / "weights.json"), "run")
+    assert model_weights_id(model, str(tmp_path / "another" / "weights.json")) == f"ViT-B-32:{expected}"
+
+
+def test_a_tag_that_is_none_is_refused_before_any_download(tmp_path):
+    with pytest.raises(ModelError, match="neither a file nor one of its tags; did you mean openai"):
+        resolve_model(ModelSettings(name="ViT-B-32", weights="openay"), str(tmp_path / "weights.json"), "run")
