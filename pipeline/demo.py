@@ -20,7 +20,7 @@ from pipeline.show import show_hits, show_predictions, show_results
 from pipeline.watch import watcher_for
 
 TEST_PER_CLASS, TRAIN_PER_CLASS = 25, 4
-QUERY = "A bird with a long red beak."
+QUERY = "A bird with a forked purple tail."
 
 JOB_FILE = """\
 # An ordinary fieldmark job: rendered birds, and the small CLIP of their world that ships with the project.
@@ -104,7 +104,7 @@ def _show(folder: Path, job_file: Path, console: Console) -> None:
         console.print(f"  {what:<9} {where}", highlight=False, markup=False)
     _heading(console, "Try")
     for line in (
-        f'fieldmark query {job_file} "A bird with a spiky blue crest."',
+        f'fieldmark query {job_file} "A bird with a spiky yellow crest."',
         f"fieldmark predict {job_file} --method {methods[-1]} -o predictions.csv",
         f"fieldmark run {job_file} --set views.random.crops=16",
         f"fieldmark status {job_file}",

@@ -93,13 +93,19 @@ def test_machine_readable_answers_are_one_json_document(demo: tuple[Path, str]):
     assert {"stage", "computed", "reused", "rejected", "seconds"} <= set(run["stages"][0])
 
 
-def test_a_query_finds_birds_that_have_the_mark(demo: tuple[Path, str]):
+def test_queries_find_birds_that_have_the_mark(demo: tuple[Path, str]):
+    """Over many marks: some, such as a white beak before a bright sky, are hard for this model."""
     from demo.captions import descriptor
     from demo.species import species_of
 
-    job = load_job(demo[0] / "job.yaml")
-    marks = {species.name: [descriptor(mark) for mark in species.marks] for species in species_of("test_0")}
-    text = marks[next(iter(marks))][0]
-    having = {name for name, sentences in marks.items() if text in sentences}
-    hits = FeatureStore.open(job.store).search(text, k=20)
-    assert sum(hit["class"] in having for hit in hits) >= 10
+    store = FeatureStore.open(load_job(demo[0] / "job.yaml").store)
+    marks = {species.name: {descriptor(mark) for mark in species.marks} for species in species_of("test_0")}
+    texts = sorted(set().union(*marks.values()))[::3]
+    found = by_chance = 0.0
+    for text in texts:
+        having = {name for name, sentences in marks.items() if text in sentences}
+        hits = store.search(text, k=20)
+        found += sum(hit["class"] in having for hit in hits) / len(hits) / len(texts)
+        by_chance += len(having) / len(marks) / len(texts)
+    assert found > 0.3
+    assert found > 3 * by_chance
