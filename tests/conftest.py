@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,17 @@ MARKS = {
     "red robin": ["a red breast"],
     "wren": ["a short tail", "a brown back"],
 }
+
+
+@pytest.fixture(scope="session")
+def ray():
+    """A local Ray of two CPUs that all tests of a session share; jobs find it running and leave it so."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300_000_000)
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +130,7 @@ def small_job(tmp_path, write_photos, stub_model, write_job):
 
 
 @pytest.fixture(scope="session")
-def finished_job(tmp_path_factory, write_photos, tiny_model, write_job) -> Path:
+def finished_job(ray, tmp_path_factory, write_photos, tiny_model, write_job) -> Path:
     """The job file of a job that has run: twelve pictures of three birds, one file that is no picture, five methods."""
     from pipeline.cluster import Cluster
     from pipeline.job_file import load_job

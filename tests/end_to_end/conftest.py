@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,17 +28,6 @@ views:
   guided: {kind: guided, guide: clip, crops: 4, min_side: 0.3, max_side: 0.7}
 resources: {encode: {batch: 4}}
 """
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A local Ray that all jobs of the session share; they find it running and leave it so."""
-    import ray
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300_000_000)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pipeline.results import collect_results
 
 from .conftest import IMAGES_A_SPECIES, SPECIES, run, write_world
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("ray")
 
 IMAGES = len(SPECIES) * IMAGES_A_SPECIES
 METHODS = 5

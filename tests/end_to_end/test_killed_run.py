@@ -80,7 +80,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_killed_run_resumes_without_encoding_an_image_twice(world: Path, cluster: None):
+def test_a_killed_run_resumes_without_encoding_an_image_twice(world: Path, ray: object):
     process = start(world)
     try:
         wait_for_shards(world, process)

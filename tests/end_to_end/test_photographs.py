@@ -18,7 +18,7 @@ from stages.stage import TooManyRejects
 
 from .conftest import SPECIES, Silent, run
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = pytest.mark.usefixtures("ray")
 
 
 def photograph(width: int, height: int, mode: str = "RGB") -> Image.Image:

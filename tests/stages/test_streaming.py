@@ -14,16 +14,6 @@ from stages.streaming import Batch, batches_of, stream
 ROWS = [{"n": number} for number in range(9)]
 
 
-@pytest.fixture(scope="module")
-def ray():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
-    yield ray
-    ray.shutdown()
-
-
 @pytest.fixture
 def one_try(monkeypatch):
     """A batch is halved after its first death alone: the same path, with fewer starts of workers."""
