@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +63,9 @@ def write_dataset(
     report(done, len(wanted))
     if not missing:
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(missing))) as pool:
+    # Ctrl-C is for the caller to answer; workers would each print where they were.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(missing)), signal.signal, ignore) as pool:
         for _ in pool.imap_unordered(_photograph, missing, chunksize=4):
             done += 1
             report(done, len(wanted))

@@ -44,7 +44,11 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="DIR")] = Path("fieldmar
     """Render a small world of birds, run the whole job on it, show what came out."""
     from pipeline.demo import run_demo
 
-    run_demo(folder, people)
+    try:
+        run_demo(folder, people)
+    except KeyboardInterrupt:
+        _say(f"\nstopped; what is there is kept. Go on with: fieldmark demo {folder}")
+        raise
 
 
 @app.command()

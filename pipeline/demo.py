@@ -86,6 +86,8 @@ def _show(folder: Path, job_file: Path, console: Console) -> None:
     job = load_job(job_file)
     plan = make_plan(job)
     rows = collect_results(plan, job.name)
+    if not rows:  # somebody made the job file one without labels
+        return
     _heading(console, "Accuracy")
     show_results(console, rows)
     console.print(f"Settings chosen on other species: {_temperatures(job)}.", highlight=False)
@@ -100,7 +102,7 @@ def _show(folder: Path, job_file: Path, console: Console) -> None:
     _heading(console, f'Crops most like "{QUERY}"')
     show_hits(console, FeatureStore.open(job.store, job.name).search(QUERY, k=5))
     _heading(console, "Where everything is")
-    for what, where in (("job file", job_file), ("images", folder / "images"), ("store", folder / "runs")):
+    for what, where in (("job file", job_file), ("images", folder / "images"), ("store", job.store)):
         console.print(f"  {what:<9} {where}", highlight=False, markup=False)
     _heading(console, "Try")
     for line in (
