@@ -26,6 +26,7 @@ class Cluster:
         if self._ray is None:
             # Nothing phones home unless the user turns it on.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            # Actors without GPUs leave CUDA_VISIBLE_DEVICES alone; unset, Ray warns of this change at every start.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             import ray
 

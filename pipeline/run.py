@@ -79,10 +79,10 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
     started, results, ending = time.time(), [], "interrupted"
     _resolve_weights(job, run_id)
     plan = make_plan(job)
+    _check_guides(job, plan, selection.force)
     if selection.force is not None:
         _forget(plan.of(selection.force))
         plan = make_plan(job)
-    _check_guides(job, plan)
     record = RunRecord(job, run_id, started)
     try:
         for name in chosen:
@@ -114,9 +114,11 @@ def _resolve_weights(job: Job, run_id: str) -> None:
     resolve_model(job.model, cache, run_id)
 
 
-def _check_guides(job: Job, plan: Plan) -> None:
-    """Before anything starts, that the guides about to be loaded exist. Raises JobError."""
-    lacking = [table.plan for table in plan.of("encode_images").tables if table.missing and table.plan is not None]
+def _check_guides(job: Job, plan: Plan, forced: str | None) -> None:
+    """Before anything starts or is forgotten, that the guides about to be loaded exist. Raises JobError."""
+    encoding = plan.of("encode_images")
+    tables = [t for t in encoding.tables if t.missing or forced == encoding.stage.name]
+    lacking = [table.plan for table in tables if table.plan is not None]
     for name, guide in guides_in_use(lacking, job.guides).items():
         if isinstance(guide, DinoGuide):
             from stages.vision.dino import check_guide_name

@@ -321,3 +321,13 @@ def test_results_of_two_jobs_of_one_name_are_refused(fieldmark, finished_job):
     said = fieldmark("results", finished_job, finished_job)
     assert (said.status, said.out) == (2, "")
     assert "name" in said.err
+
+
+def test_an_unknown_guide_stops_a_run_before_anything_starts_or_is_forgotten(fieldmark, small_job):
+    guides = {"eyes": {"kind": "dino", "name": "vit_base_patch16_224.dinoo"}}
+    job = small_job(guides=guides, views={"guided": {"kind": "guided", "guide": "eyes", "crops": 2}})
+    said = fieldmark("run", job)
+    assert (said.status, said.out) == (2, "")
+    assert "guides.eyes.name: unknown timm model 'vit_base_patch16_224.dinoo'" in said.err
+    assert "did you mean vit_base_patch16_224.dino" in said.err
+    assert not list(job.parent.rglob("tables/*"))
