@@ -92,7 +92,7 @@ def run(
     from pipeline.watch import watcher_for
 
     loaded, plan = _prepare(job, sets)
-    selection = Selection(only, start, until, force)
+    selection = Selection(only, start, until, force, retry_rejects)
     try:
         selection.check([stage.stage.name for stage in plan.stages])
     except ValueError as error:
@@ -100,10 +100,6 @@ def run(
     if dry_run:
         _print_status(plan, as_json, selection)
         return
-    if retry_rejects:
-        for stage in plan.stages:
-            for table in stage.tables:
-                table.keeper.forget_rejects()
     try:
         results = run_job(loaded, watcher_for(people), Cluster(address), selection)
     except JobError as error:
@@ -232,9 +228,10 @@ def query(
     _check_one_of("--class", class_name, plan.inputs.classes)
     _check_one_of("--split", split, () if table == "descriptors" else READ_SPLITS)
     try:
-        hits = FeatureStore.of_plan(plan, loaded.model).search(
-            text, image=image, table=table, k=k, class_name=class_name, split=split
-        )
+        store, up_to_date = FeatureStore.of_plan(plan, loaded)
+        if not up_to_date:
+            _say(f"the images or texts have changed since; answered from the last run (fieldmark run {job} renews it)")
+        hits = store.search(text, image=image, table=table, k=k, class_name=class_name, split=split)
     except StoreError as error:
         raise _failed(f"{error}; compute them with: fieldmark run {job}") from None
     except UnreadableImage as error:
@@ -340,6 +337,8 @@ def _print_status(plan: Any, as_json: bool, selection: Any = None) -> None:
         chosen = selection.names([stage.stage.name for stage in plan.stages])
         rows = [row for row in rows if row["stage"] in chosen]
         for row in rows:
+            if selection.retry_rejects and row["rejected"]:
+                row |= {"missing": row["missing"] + row["rejected"], "rejected": 0, "why": "--retry-rejects"}
             if row["stage"] == selection.force and row["wanted"] is not None:
                 row |= {"present": 0, "missing": row["wanted"], "rejected": 0, "why": "--force"}
     if as_json:

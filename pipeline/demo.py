@@ -90,7 +90,11 @@ def _show(folder: Path, job_file: Path, console: Console) -> None:
         return
     _heading(console, "Accuracy")
     show_results(console, rows)
-    console.print(f"Settings chosen on other species: {_temperatures(job)}.", highlight=False)
+    console.print(
+        f"Temperatures: {_temperatures(job)}. That of dnd was chosen on other species, the rest are the papers' own.",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         "Names of species are invented and mean nothing here, so clip, which reads names alone, is at chance."
     )

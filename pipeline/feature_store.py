@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.plan import Plan
+from pipeline.record import fingerprints
+from pipeline.settings import Job
 from stages.settings import ModelSettings
-from stages.stage import weights_cache
+from stages.stage import NotKnownYet, weights_cache
 from stages.weights import model_weights_id
 from storage.records import read_records
 
@@ -47,19 +50,26 @@ class FeatureStore:
         model = ModelSettings.model_validate(newest["settings"]["model"])
         try:
             weights = model_weights_id(model, weights_cache(Path(store)))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotKnownYet) as error:
             raise StoreError(f"the store's model is gone: {error}") from None
         if weights != newest["weights"]:
             raise StoreError(f"the weights of {model.name} are not those that made this store: run the job again")
         return cls(str(database), model)
 
     @classmethod
-    def of_plan(cls, plan: Plan, model: ModelSettings) -> FeatureStore:
-        """The database of a job under its present settings. Raises StoreError where it is not complete."""
+    def of_plan(cls, plan: Plan, job: Job) -> tuple[FeatureStore, bool]:
+        """The database of a job under its present settings, and whether it is up to date with its images and texts.
+
+        Raises StoreError where these settings were never run to the end.
+        """
         projected = plan.of("project")
-        if not projected.done:
-            raise StoreError("the tables of these settings are not complete")
-        return cls(projected.tables[0].keeper.uri, model)
+        if projected.done:
+            return cls(projected.tables[0].keeper.uri, job.model), True
+        now = _of_features(fingerprints(plan))
+        for record in reversed(read_records(job.store)):
+            if record["database"] and now and _of_features(record["tables"]) == now:
+                return cls(str(Path(job.store) / record["database"]), job.model), False
+        raise StoreError("these settings were not run to the end yet")
 
     def search(
         self,
@@ -109,3 +119,8 @@ class FeatureStore:
 
             self._tower = load_tower(self.model.name, self.model.weights, precision="fp32", device="cpu")
         return self._tower
+
+
+def _of_features(tables: Mapping[str, str]) -> dict[str, str]:
+    """The fingerprints that decide which database shows the tables of a plan or record."""
+    return {name: value for name, value in tables.items() if name.startswith(("encode_images/", "encode_text/"))}

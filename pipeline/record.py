@@ -41,7 +41,7 @@ class RunRecord:
     def outdated(self) -> bool:
         """Whether the newest record of this job speaks of other tables: going back to old settings computes nothing."""
         former = [record for record in read_records(self.job.store) if record["job"] == self.job.name]
-        return not former or former[-1]["tables"] != _fingerprints(make_plan(self.job))
+        return not former or former[-1]["tables"] != fingerprints(make_plan(self.job))
 
     def write(self, results: Sequence[Any], ending: str) -> None:
         """Write or replace the record; `ending` is running, done, interrupted or failed with a reason."""
@@ -56,7 +56,7 @@ class RunRecord:
             "process": os.getpid(),
             "settings": self.job.model_dump(mode="json"),
             "weights": _weights(plan),
-            "tables": _fingerprints(plan),
+            "tables": fingerprints(plan),
             "database": _database(plan),
             "stages": [asdict(result) for result in results],
             "rejects": plan.rejects,
@@ -81,7 +81,8 @@ def _weights(plan: Plan) -> str | None:
     return tables[0].ingredients.weights if tables else None
 
 
-def _fingerprints(plan: Plan) -> dict[str, str]:
+def fingerprints(plan: Plan) -> dict[str, str]:
+    """`stage/table` -> fingerprint, of all tables that are known."""
     return {f"{table.stage}/{table.name}": table.fingerprint for stage in plan.stages for table in stage.tables}
 
 

@@ -49,6 +49,8 @@ class Selection:
     start: str | None = None
     until: str | None = None
     force: str | None = None
+    retry_rejects: bool = False
+    """whether these stages try again what they rejected before"""
 
     def names(self, order: Sequence[str]) -> list[str]:
         """The chosen stages in their order. Raises ValueError for a stage that is not one."""
@@ -82,6 +84,10 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
     _check_guides(job, plan, selection.force)
     if selection.force is not None:
         _forget(plan.of(selection.force))
+    if selection.retry_rejects:
+        for table in (table for name in chosen for table in plan.of(name).tables):
+            table.keeper.forget_rejects()
+    if selection.force is not None or selection.retry_rejects:
         plan = make_plan(job)
     record = RunRecord(job, run_id, started)
     try:

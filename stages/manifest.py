@@ -80,7 +80,8 @@ def proposed_splits(root: Path) -> dict[str, str]:
             found[split] = min(of_split, key=lambda folder: names.index(folder.lower()))
     if len(found) < 2:
         others = (folder for folder in _sub_folders(root) if folder not in named)
-        if not found or any(_has_images(root / folder) for folder in others):
+        at_the_top = any(_is_image(entry.name) for entry in os.scandir(root) if entry.is_file())
+        if not found or at_the_top or any(_has_images(root / folder) for folder in others):
             return {}
     if "query" not in found:
         first = next(iter(found))

@@ -42,7 +42,7 @@ def pool_size(ray: Any, gpus: float | Literal["auto"] = 0.0, actors: int | Liter
 
 
 def _with_gpus(nodes: list[dict[str, float]], each: float, actors: int | str) -> PoolSize:
-    room = {number: int(node.get("GPU", 0.0) // each) for number, node in enumerate(nodes)}
+    room = {number: int(node.get("GPU", 0.0) / each + 1e-9) for number, node in enumerate(nodes)}
     most = sum(room.values())
     asked = 1 if actors == "auto" else int(actors)
     if asked > most:

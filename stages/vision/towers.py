@@ -148,6 +148,7 @@ def check_weights(name: str, weights: str | None) -> bool:
         raise ModelError(f"model {name!r} needs weights: a local file, or one of its tags: {', '.join(tags) or 'none'}")
     tag = open_clip.get_pretrained_cfg(name, weights)
     if tag:
+        _check_preprocessing(name, tag.get("resize_mode", "shortest"), tag.get("interpolation", "bicubic"))
         return bool(tag.get("quick_gelu"))
     path = Path(weights)
     if path.is_file():

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.feature_store import FeatureStore
+from pipeline.feature_store import FeatureStore, StoreError
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.predict import stored_predictions
 from pipeline.results import collect_results
+from pipeline.run import Selection
 
 from .conftest import IMAGES_A_SPECIES, SPECIES, run, write_world
 
@@ -174,8 +175,6 @@ def test_several_seeds_draw_their_own_crops_and_share_the_rest(done: Path):
 
 
 def test_forcing_a_stage_computes_its_rows_again(done: Path):
-    from pipeline.run import Selection
-
     counts = run(done, selection=Selection(force="score"))
     assert counts["score"] == IMAGES * METHODS
     assert counts["encode_images"] == 0
@@ -188,3 +187,14 @@ def test_crops_and_predictions_do_not_depend_on_the_batch(done: Path, world: Pat
     for row in predictions(world):
         other = expected[row["image"], row["method"]]
         assert row["class"] == other["class"] or row["margin"] < 1e-2
+
+
+def test_a_query_after_a_change_answers_from_the_last_run_and_of_other_settings_not_at_all(done: Path):
+    sorted((done / "images").rglob("*.jpg"))[0].unlink()
+    job = load_job(done / "job.yaml")
+    store, up_to_date = FeatureStore.of_plan(make_plan(job), job)
+    assert not up_to_date
+    assert store.search("A bird with a red beak.", k=1)
+    other = load_job(done / "job.yaml", ["views.random.crops=2"])
+    with pytest.raises(StoreError, match="not run to the end"):
+        FeatureStore.of_plan(make_plan(other), other)

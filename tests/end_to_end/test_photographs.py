@@ -13,7 +13,7 @@ from pipeline.cluster import Cluster
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.predict import NotComputed, new_predictions, stored_predictions
-from pipeline.run import run_job
+from pipeline.run import Selection, run_job
 from stages.stage import TooManyRejects
 
 from .conftest import SPECIES, Silent, run
@@ -66,6 +66,19 @@ def test_good_files_of_every_kind_are_classified_and_bad_ones_reported_with_reas
     kept = {image for image in predicted if SPECIES[0].name in image}
     assert len(kept) == 16
     assert all(count == 0 for count in run(photographs).values()), "a bad file is not tried again"
+
+
+def test_rejects_are_tried_again_when_asked_and_only_by_the_stage_that_runs(photographs: Path):
+    run(photographs)
+
+    def rejected() -> list[dict]:
+        return make_plan(load_job(photographs / "job.yaml")).rejects
+
+    before = rejected()
+    run(photographs, selection=Selection(only="score", retry_rejects=True))
+    assert rejected() == before
+    assert run(photographs, selection=Selection(retry_rejects=True))["encode_images"] == 0
+    assert rejected() == before, "they are as bad as they were"
 
 
 def test_a_mended_file_is_encoded_by_the_next_run(photographs: Path):

@@ -317,3 +317,8 @@ def test_linked_folders_and_files_are_followed(images, tmp_path):
     (tmp_path / "jays/b.png").write_bytes(b"")
     (folder / "jay").symlink_to(tmp_path / "jays")
     assert rows(folder) == [("jay/b.png", "query", "jay"), ("wren/a.png", "query", "wren")]
+
+
+def test_a_folder_with_images_of_its_own_at_the_top_has_no_splits(write_photos, tmp_path):
+    write_photos(tmp_path / "mixed", ["1.png", "2.png", "test/3.png"])
+    assert proposed_splits(tmp_path / "mixed") == {}

@@ -27,6 +27,7 @@ def cluster(*nodes: dict[str, float]) -> SimpleNamespace:
         ([{"CPU": 0}, {"CPU": 16}], "auto", "auto", PoolSize(4, 3, 0, 4)),
         ([{"CPU": 16, "GPU": 4}], "auto", "auto", PoolSize(4, 1, 1, 1)),
         ([{"CPU": 16, "GPU": 1}], 0.5, "auto", PoolSize(2, 1, 0.5, 1)),
+        ([{"CPU": 16, "GPU": 1}], 0.2, "auto", PoolSize(5, 1, 0.2, 1)),
         ([{"CPU": 2, "GPU": 2}], "auto", "auto", PoolSize(2, 0.75, 1, 1)),
         ([{"CPU": 16, "GPU": 4}], 0, "auto", PoolSize(4, 3, 0, 4)),
         ([{"CPU": 16, "GPU": 4}], "auto", 2, PoolSize(2, 1, 1, 1)),
