@@ -7,11 +7,12 @@ wanted; markers beside the database say what it holds, so a plan can tell withou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages.encode_text import prompts_by_method, text_key
 from stages.methods.method import Method
@@ -147,14 +148,35 @@ def _bring_up_to_date(database: Any, name: str, sources: Sources, inputs: Inputs
     dimension = sources.texts.keeper.read(columns=["vector"]).schema.field("vector").type.list_size
     metadata = {"weights": sources.whole.ingredients.weights or "", "fingerprint": sources.whole.fingerprint}
     schema = getattr(schemas, f"{name}_schema")(dimension, metadata)
-    wanted = _WANTED[name](sources)
-    present = {_comparable(row): row["id"] for row in database.described(name).to_pylist()}
-    stale = [row for row in wanted if _comparable(row) not in present]
+    projected = _PROJECTED[name](sources, database.described(name))
     database.upsert(name, schema, schema.empty_table())
-    for rows in _WITH_VECTORS[name](sources, stale, schema):
+    written = 0
+    for rows in projected.stale(schema):
         database.upsert(name, schema, rows)
-    removed = database.delete_unwanted(name, {row["id"] for row in wanted})
-    return len(stale) + removed
+        written += rows.num_rows
+    return written + database.delete_unwanted(name, projected.wanted_ids())
+
+
+class _Projected(Protocol):
+    """A LanceDB table as it should be, beside what it holds."""
+
+    def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Rows, with vectors, that the table lacks or holds otherwise; some thousands at a time."""
+
+    def wanted_ids(self) -> pa.Array:
+        """The ids of all rows that it should hold."""
+
+
+class _Listed:
+    """A projection of few enough rows to be listed: one an image, or one a text."""
+
+    def __init__(self, rows: list[dict[str, Any]], present: pa.Table):
+        self.rows = rows
+        known = {_comparable(row) for row in present.to_pylist()}
+        self.lacking = [row for row in rows if _comparable(row) not in known]
+
+    def wanted_ids(self) -> pa.Array:
+        return pa.array([row["id"] for row in self.rows], pa.string())
 
 
 def _comparable(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -162,106 +184,125 @@ def _comparable(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("id", "version", "uri", "class", "split", "text"))
 
 
-def _wanted_images(sources: Sources) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": row["id"],
-            "version": row["version"],
-            "uri": row["uri"],
-            "class": row["class"],
-            "split": row["split"],
-        }
-        | {"key": key}
-        for key, row in sources.images.items()
-    ]
+class _Images(_Listed):
+    def __init__(self, sources: Sources, present: pa.Table):
+        named = ("id", "version", "uri", "class", "split")
+        rows = [{name: row[name] for name in named} | {"key": key} for key, row in sources.images.items()]
+        super().__init__(rows, present)
+        self.sources = sources
+
+    def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        from storage.schemas import fixed_list, to_numpy
+
+        for start in range(0, len(self.lacking), IMAGES_AT_ONCE * 10):
+            part = self.lacking[start : start + IMAGES_AT_ONCE * 10]
+            stored = self.sources.whole.keeper.read([row["key"] for row in part], ["width", "height", "vectors"])
+            columns = {name: pa.array([row[name] for row in part]) for name in ("id", "version", "uri", "split")}
+            columns["class"] = pa.array([row["class"] for row in part], pa.string())
+            columns |= {name: stored[name] for name in ("width", "height")}
+            columns["vector"] = fixed_list(to_numpy(stored["vectors"], (-1,)))
+            yield pa.table(columns).select(schema.names)
 
 
-def _wanted_crops(sources: Sources) -> list[dict[str, Any]]:
-    counts = {name: _crops_an_image(table) for name, table in sources.views.items()}
-    return [
-        {
-            "id": f"{key}#{view}#{number}",
-            "class": row["class"],
-            "split": row["split"],
-            "key": key,
-            "view": view,
+class _Crops:
+    """Crops are many, so they are decided on by image: the crops of an image and view set are written together."""
+
+    def __init__(self, sources: Sources, present: pa.Table):
+        self.sources = sources
+        self.present = _crops_by_image(present)
+
+    def wanted_ids(self) -> pa.Array:
+        keys = list(self.sources.images)
+        parts = [_crop_ids(keys, view, _crops_an_image(table)) for view, table in self.sources.views.items()]
+        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+    def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        for view, table in self.sources.views.items():
+            count = _crops_an_image(table)
+            keys = [
+                key
+                for key, row in self.sources.images.items()
+                if self.present.get(f"{key}#{view}") != (row["class"], row["split"], count)
+            ]
+            for start in range(0, len(keys), IMAGES_AT_ONCE):
+                yield self._rows(keys[start : start + IMAGES_AT_ONCE], view, table).select(schema.names)
+
+    def _rows(self, keys: list[str], view: str, table: Table) -> pa.Table:
+        import numpy as np
+
+        from storage.schemas import fixed_list, to_numpy
+
+        count = _crops_an_image(table)
+        stored = table.keeper.read(keys, ["boxes", "vectors"])
+        boxes, vectors = to_numpy(stored["boxes"], (count, 4)), to_numpy(stored["vectors"], (count, -1))
+        images = [self.sources.images[key] for key in keys]
+        columns = {
+            name: pa.array(np.repeat(np.array([image[of] for image in images], object), count), pa.string())
+            for name, of in (("image", "id"), ("class", "class"), ("split", "split"))
         }
-        | {"number": number, "image": row["id"]}
-        for view, count in counts.items()
-        for key, row in sources.images.items()
-        for number in range(count)
-    ]
+        rows = len(keys) * count
+        return pa.table(
+            columns
+            | {
+                "id": _crop_ids(keys, view, count),
+                "view": pa.repeat(view, rows),
+                "kind": pa.repeat("raw", rows),
+                "number": pa.array(np.tile(np.arange(count, dtype=np.int32), len(keys))),
+                "box": fixed_list(boxes.reshape(rows, 4)),
+                "vector": fixed_list(vectors.reshape(rows, -1)),
+            }
+        )
+
+
+def _crop_ids(keys: Sequence[str], view: str, count: int) -> pa.Array:
+    """`key#view#number` for every crop of these images."""
+    import numpy as np
+
+    names = pa.array(np.repeat(np.array([f"{key}#{view}#" for key in keys], object), count), pa.string())
+    numbers = pa.array(np.tile(np.arange(count).astype(str), len(keys)), pa.string())
+    return pc.binary_join_element_wise(names, numbers, "")
+
+
+def _crops_by_image(present: pa.Table) -> dict[str, tuple[str | None, str, int]]:
+    """`key#view` -> class, split and number of crops, of what a database holds; none where these are of two kinds."""
+    if not present.num_rows:
+        return {}
+    of_image = pc.replace_substring_regex(present["id"], r"#[0-9]+$", "")
+    grouped = pa.table({"of": of_image, "class": present["class"], "split": present["split"]})
+    found: dict[str, tuple[str | None, str, int]] = {}
+    mixed = set()
+    for row in grouped.group_by(["of", "class", "split"]).aggregate([([], "count_all")]).to_pylist():
+        if row["of"] in found:
+            mixed.add(row["of"])
+        found[row["of"]] = (row["class"], row["split"], row["count_all"])
+    return {name: value for name, value in found.items() if name not in mixed}
 
 
 def _crops_an_image(table: Table) -> int:
     return table.plan[0].crops
 
 
-def _images_with_vectors(sources: Sources, stale: Sequence[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
-    from storage.schemas import fixed_list, to_numpy
+class _Descriptors(_Listed):
+    def __init__(self, sources: Sources, present: pa.Table):
+        super().__init__(sources.descriptors, present)
+        self.sources = sources
 
-    for start in range(0, len(stale), IMAGES_AT_ONCE * 10):
-        part = stale[start : start + IMAGES_AT_ONCE * 10]
-        stored = sources.whole.keeper.read([row["key"] for row in part], ["width", "height", "vectors"])
-        columns = {name: pa.array([row[name] for row in part]) for name in ("id", "version", "uri", "split")}
-        columns["class"] = pa.array([row["class"] for row in part], pa.string())
-        columns |= {name: stored[name] for name in ("width", "height")}
-        columns["vector"] = fixed_list(to_numpy(stored["vectors"], (-1,)))
+    def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        import numpy as np
+
+        from storage.schemas import fixed_list, to_numpy
+
+        if not self.lacking:
+            return
+        stored = self.sources.texts.keeper.read([text_key(row["text"]) for row in self.lacking], ["vector"])
+        columns = {name: pa.array([row[name] for row in self.lacking]) for name in ("id", "class", "set", "text")}
+        columns["number"] = pa.array([row["number"] for row in self.lacking], pa.int32())
+        columns["vector"] = fixed_list(to_numpy(stored["vector"], (-1,)).astype(np.float16))
         yield pa.table(columns).select(schema.names)
 
 
-def _crops_with_vectors(sources: Sources, stale: Sequence[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Crops of some hundred images at a time; all crops of an image and view are stale together."""
-    import numpy as np
-
-    from storage.schemas import fixed_list, to_numpy
-
-    for view, table in sources.views.items():
-        count = _crops_an_image(table)
-        rows = [row for row in stale if row["view"] == view]
-        of_key: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            of_key.setdefault(row["key"], []).append(row)
-        keys = list(of_key)
-        for start in range(0, len(keys), IMAGES_AT_ONCE):
-            chosen = keys[start : start + IMAGES_AT_ONCE]
-            stored = table.keeper.read(chosen, ["boxes", "vectors"])
-            boxes = to_numpy(stored["boxes"], (count, 4)).reshape(-1, 4)
-            vectors = to_numpy(stored["vectors"], (count, -1))
-            vectors = vectors.reshape(-1, vectors.shape[-1])
-            pick = np.array([place * count + row["number"] for place, key in enumerate(chosen) for row in of_key[key]])
-            part = [row for key in chosen for row in of_key[key]]
-            columns = {name: pa.array([row[name] for row in part]) for name in ("id", "image", "view", "split")}
-            columns["class"] = pa.array([row["class"] for row in part], pa.string())
-            columns["kind"] = pa.array(["raw"] * len(part))
-            columns["number"] = pa.array([row["number"] for row in part], pa.int32())
-            columns |= {"box": fixed_list(boxes[pick]), "vector": fixed_list(vectors[pick])}
-            yield pa.table(columns).select(schema.names)
-
-
-def _descriptors_with_vectors(
-    sources: Sources, stale: Sequence[dict[str, Any]], schema: pa.Schema
-) -> Iterator[pa.Table]:
-    import numpy as np
-
-    from storage.schemas import fixed_list, to_numpy
-
-    if not stale:
-        return
-    stored = sources.texts.keeper.read([text_key(row["text"]) for row in stale], ["vector"])
-    columns = {name: pa.array([row[name] for row in stale]) for name in ("id", "class", "set", "text")}
-    columns["number"] = pa.array([row["number"] for row in stale], pa.int32())
-    columns["vector"] = fixed_list(to_numpy(stored["vector"], (-1,)).astype(np.float16))
-    yield pa.table(columns).select(schema.names)
-
-
-_WANTED = {
-    "images": _wanted_images,
-    "crops": _wanted_crops,
-    "descriptors": lambda sources: sources.descriptors,
-}
-_WITH_VECTORS = {
-    "images": _images_with_vectors,
-    "crops": _crops_with_vectors,
-    "descriptors": _descriptors_with_vectors,
+_PROJECTED: dict[str, Callable[[Sources, pa.Table], _Projected]] = {
+    "images": _Images,
+    "crops": _Crops,
+    "descriptors": _Descriptors,
 }

@@ -65,25 +65,26 @@ class Projection:
             merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows.slice(start, UPSERT_ROWS))
 
-    def delete_unwanted(self, table: str, wanted_ids: set[str]) -> int:
+    def delete_unwanted(self, table: str, wanted_ids: pa.Array) -> int:
         """Delete the rows whose id is not wanted, in one commit; returns how many. Drops the marker first."""
-        unwanted = len(self.ids(table) - wanted_ids)
+        ids = self.ids(table)
+        unwanted = len(ids) - pc.sum(pc.is_in(ids, wanted_ids)).as_py() if len(ids) else 0
         if unwanted == 0:
             return 0
         drop_marker(self.uri, table)
         opened = self._database.open_table(table)
-        if not wanted_ids:
+        if len(wanted_ids) == 0:
             opened.delete("true")
         else:
-            wanted = pa.table({"id": pa.array(sorted(wanted_ids), pa.string())})
+            wanted = pa.table({"id": wanted_ids})
             opened.merge_insert("id").when_not_matched_by_source_delete().execute(wanted)
         return unwanted
 
-    def ids(self, table: str) -> set[str]:
+    def ids(self, table: str) -> pa.ChunkedArray:
         """The ids of all rows; none for a missing table."""
         if table not in self.tables():
-            return set()
-        return set(self._database.open_table(table).search().select(["id"]).to_arrow()["id"].to_pylist())
+            return pa.chunked_array([], pa.string())
+        return self._database.open_table(table).search().select(["id"]).to_arrow()["id"]
 
     def described(self, table: str) -> pa.Table:
         """All rows without their vectors; no rows and no columns for a missing table."""
