@@ -7,20 +7,14 @@ ends here: what leaves this module is always upright uint8 RGB, converted before
 
 from __future__ import annotations
 
-import io
 import warnings
 
 import numpy as np
 from PIL import Image
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "GIF",
-)  # a closed list: other Pillow readers start programs (EPS)
+from stages.vision.bounds import BoundedFile, UnreadableImage, check_bytes, check_header
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # a closed list: other Pillow readers start programs (EPS)
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,27 +27,28 @@ UPRIGHT = {
 }
 
 
-class UnreadableImage(ValueError):
-    """These bytes are not a picture we can use; the message is a short reason for the `rejects` table."""
+DETAIL = 2
+"""Pixels that a reduced picture keeps, along each side, for one pixel of the smallest crop at the encoder's size."""
+SHORT_GREYS = {"L;2": 85, "L;4": 17}
+"""Pillow spreads PNG greys of 2 and 4 bits over 0..255 by these factors, but not the one that is transparent."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = 178_956_970) -> np.ndarray:
     """Decode one image file into uint8 RGB `[H, W, 3]`, upright, transparency over white, first frame of several.
 
-    `max_pixels` is the largest width x height that is decoded (the default is Pillow's own limit, which stays
-    in force); it is checked on the header, before any
-    pixel is read. Raises `UnreadableImage`, and nothing else, for empty, truncated, damaged, foreign or
-    oversized data.
+    The format is told by the content, not by a name. `max_pixels` is the largest width x height that is decoded (the
+    default is Pillow's own limit, which stays in force); it is checked on the header, before any pixel is read. Other
+    bounds on the work are those of `stages.vision.bounds`. Of 16-bit colours the upper byte is taken (within one level
+    of rounding), 16-bit greys are rounded; CMYK in a JPEG is inverted, as Adobe writes it. Raises `UnreadableImage`,
+    and nothing else, for empty, truncated, damaged, foreign or oversized data.
     """
-    if not data:
-        raise UnreadableImage("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise UnreadableImage(f"{width} x {height} pixels is more than the limit of {max_pixels}")
+            check_bytes(data)
+            with Image.open(BoundedFile(data), formats=FORMATS) as image:
+                check_header(image, data, max_pixels)
+                _mend_transparency(image)
                 image.load()
                 return np.asarray(_to_rgb(_upright(image)))
         except UnreadableImage:
@@ -71,6 +66,43 @@ def decode_image(data: bytes, *, max_pixels: int = 178_956_970) -> np.ndarray:
             raise UnreadableImage(f"truncated or damaged: {reason}") from None
 
 
+def reduce_image(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Average `pixels` uint8 `[H, W, 3]` over boxes of `factor x factor` -> uint8 `[ceil(H/f), ceil(W/f), 3]`.
+
+    Whole numbers within 2/3 of the average (Pillow's arithmetic); boxes that the right or lower edge cuts average what
+    is left of them. Factor 1 gives `pixels` itself. Raises ValueError for a factor below 1.
+    """
+    if factor < 1:
+        raise ValueError(f"the factor is a whole number from 1, not {factor}")
+    if factor == 1:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).reduce(factor))
+
+
+def reduction(width: int, height: int, smallest_side: float, size: int) -> int:
+    """The largest whole factor by which a `width x height` picture may shrink before crops are cut from it, >= 1.
+
+    The smallest crop, `smallest_side` pixels long (its share times the shorter side), keeps at least `DETAIL` pixels
+    for each of the `size` that the encoder sees. On photographs, crops cut after reducing are then within 8 of 255
+    levels of those cut at full size for 99.9 % of values, 13 at most and 0.9 on average, where the corners of the box
+    are multiples of the factor. Elsewhere rounding them moves a box by up to a quarter of an output pixel, which
+    changes more: within 32 levels for 99.9 %, 65 at most, 2.3 on average.
+    """
+    return max(1, int(min(smallest_side, width, height) / (DETAIL * size)))
+
+
+def _mend_transparency(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG to the scale of its decoded pixels, where Pillow leaves it unscaled."""
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or transparent is None:
+        return
+    layout = image.tile[0][3] if image.tile else ""
+    if layout in SHORT_GREYS:
+        image.info["transparency"] = transparent * SHORT_GREYS[layout]
+    elif layout == "RGB;16B":
+        image.info["transparency"] = tuple(level >> 8 for level in transparent)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; broken EXIF beside good pixels is no reason to lose the picture."""
     try:
@@ -82,11 +114,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
+        wide = np.asarray(image)
+        grey = _to_eight_bits(wide)
+        if "transparency" in image.info:  # PNG, 16 bits
+            grey[wide == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        picture = Image.new("RGB", layer.size, "white")
+        picture.paste(layer, mask=layer.getchannel("A"))
+        return picture
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -94,11 +131,15 @@ def _to_eight_bits(grey: np.ndarray) -> np.ndarray:
     """Scale wide grey values `[H, W]` to 0..255 by the range of their type, where Pillow would clip at 255.
 
     16-bit integers use 0..65535. 32-bit integers and floats carry no range in the file: the smallest usual
-    one that holds their largest value is taken (floats 0..1, 0..255; both 0..65535), else that value itself
-    is white.
+    one that holds their largest finite value is taken (floats 0..1, 0..255; both 0..65535), else that value itself
+    is white. Not-a-number is black, the infinities are black and white.
     """
-    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    peak = float(values.max(initial=0.0))
-    usual = (1.0, 255.0, 65535.0) if grey.dtype.kind == "f" else (65535.0,)
+    if grey.dtype.kind == "f":
+        usual = (1.0, 255.0, 65535.0)
+        peak = float(np.max(grey, initial=0.0, where=np.isfinite(grey)))
+    else:
+        usual = (65535.0,)
+        peak = float(grey.max(initial=0))
     white = next((full for full in usual if peak <= full), peak)
-    return np.rint(np.clip(values / white, 0.0, 1.0) * 255.0).astype(np.uint8)
+    shares = np.clip(np.nan_to_num(grey / white, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+    return np.rint(shares * 255.0).astype(np.uint8)
