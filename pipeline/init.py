@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pipeline.job_file import JobError
-from stages.manifest import proposed_splits
+from stages.datasets.folder import proposed_splits
 
 TEMPLATE = """\
 # A fieldmark job. Run it with:  fieldmark run {file}

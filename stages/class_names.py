@@ -1,25 +1,51 @@
-"""Class names: read from a file, and found for the folders that label the images."""
+"""Class names: read from a file, and found for the labels of the images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 
 from prompts.descriptor_file import UniqueKeyLoader
-from stages.dataset import DatasetError, DatasetSettings
+from stages.dataset import DatasetError
+from stages.datasets.listing import Listing
 
 
-def read_class_names(path: Path) -> dict[str, str]:
-    """Folder name -> class name, from a file; a plain list names its own folders. Raises DatasetError."""
-    if not path.is_file():
+@dataclass(frozen=True)
+class ClassFile:
+    """What a file of class names says."""
+
+    path: str
+    names: dict[str, str]
+    """label -> class name; in a plain list, every name is its own label"""
+    is_list: bool
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.names.values()))
+
+    @cached_property
+    def alike(self) -> dict[str, list[str]]:
+        """Labels by how they are spoken: `_` counts as a space."""
+        found: dict[str, list[str]] = {}
+        for label in self.names:
+            found.setdefault(label.replace("_", " "), []).append(label)
+        return found
+
+
+def read_class_names(path: str) -> ClassFile:
+    """A file of class names: one a line, or a list or mapping in JSON or YAML. Raises DatasetError."""
+    file = Path(path)
+    if not file.is_file():
         raise DatasetError(f"dataset.classes: no file {path}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DatasetError(f"dataset.classes: {path} is not UTF-8 text") from None
-    if path.suffix.lower() in {".yaml", ".yml", ".json"}:
+    if file.suffix.lower() in {".yaml", ".yml", ".json"}:
         try:
             value = yaml.load(text, Loader=UniqueKeyLoader)
         except yaml.YAMLError as error:
@@ -31,43 +57,89 @@ def read_class_names(path: Path) -> dict[str, str]:
         repeated = sorted({name for name in value if value.count(name) > 1})
         if repeated:
             raise DatasetError(f"dataset.classes: {path} names {', '.join(repeated)} more than once")
-        return {name: name for name in value}
-    if isinstance(value, dict) and value and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
-        return dict(value)
+        return ClassFile(path, {name: name for name in value}, is_list=True)
+    if isinstance(value, dict) and value and all(_is_label(k) and isinstance(v, str) for k, v in value.items()):
+        return ClassFile(path, {str(label): name for label, name in value.items()}, is_list=False)
     raise DatasetError(
         f"dataset.classes: {path} should hold class names, one a line, or a mapping of folder names to class names"
     )
 
 
-def name_labels(labels: Sequence[str], folder_names: dict[str, str] | None, dataset: DatasetSettings) -> dict[str, str]:
-    """Folder name -> class name for every label: by its exact name, else by one that differs in `_` and space alone.
+def name_labels(
+    labels: Sequence[str], file: ClassFile | None, listing: Listing
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Label -> class name for every label, and the class names in order. Raises DatasetError.
 
-    `folder_names` is what `read_class_names` found, None without a file. Raises DatasetError.
+    With a file a label is found by its exact name, else by one that differs in `_` and space alone; where a plain list
+    names none of them it stands in the order of the labels, numbers or the data set's own. Without a file the data
+    set's own names count, else the labels themselves.
     """
-    if folder_names is None:
-        if not labels:
+    if file is None:
+        return _own_names(labels, listing)
+    if file.is_list and not any(_found(label, file) for label in labels):
+        placed = _by_place(labels, file, listing)
+        if placed is not None:
+            return placed, file.classes
+    found = {label: _found(label, file) for label in labels}
+    for label, names in found.items():
+        if len({file.names[name] for name in names}) > 1:
             raise DatasetError(
-                f"dataset.classes: the images of {dataset.path} lie in no class folders, so the classes must be named "
-                "in a file, one a line"
+                f"dataset.classes: the {listing.noun} {label!r} of {listing.where} may be "
+                f"{' or '.join(map(repr, names))} of {file.path}, which are different classes; "
+                f"name the {listing.noun} exactly"
             )
-        return {label: label for label in labels}
-    alike: dict[str, list[str]] = {}
-    for name in folder_names:
-        alike.setdefault(name.replace("_", " "), []).append(name)
-    found: dict[str, str | None] = {}
-    for label in labels:
-        named = [label] if label in folder_names else alike.get(label.replace("_", " "), [])
-        classes = list(dict.fromkeys(folder_names[name] for name in named))
-        if len(classes) > 1:
-            raise DatasetError(
-                f"dataset.classes: the folder {label!r} of {dataset.path} may be {' or '.join(map(repr, named))} of "
-                f"{dataset.classes}, which are different classes; name the folder exactly"
-            )
-        found[label] = classes[0] if classes else None
-    unknown = [label for label, name in found.items() if name is None]
+    unknown = [label for label, names in found.items() if not names]
     if unknown:
         raise DatasetError(
-            f"dataset.classes: {dataset.classes} does not name the folders {', '.join(unknown[:5])}"
-            f"{' and others' if len(unknown) > 5 else ''} of {dataset.path}"
+            f"dataset.classes: {file.path} does not name the {listing.noun}s {', '.join(unknown[:5])}"
+            f"{' and others' if len(unknown) > 5 else ''} of {listing.where}"
         )
-    return {label: name for label, name in found.items() if name is not None}
+    return {label: file.names[names[0]] for label, names in found.items()}, file.classes
+
+
+def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str], tuple[str, ...]]:
+    if listing.own is not None:
+        return dict(listing.own), tuple(dict.fromkeys(listing.own.values()))
+    if not labels:
+        lack = "lie in no class folders" if listing.noun == "folder" else "have no labels"
+        raise DatasetError(
+            f"dataset.classes: the images of {listing.where} {lack}, so the classes must be named in a file, one a line"
+        )
+    if listing.noun == "label" and all(_is_number(label) for label in labels):
+        raise DatasetError(
+            f"dataset.classes: the labels of {listing.where} are numbers ({', '.join(labels[:3])}); "
+            "name the classes in a file, one a line, the name of number 0 first"
+        )
+    return {label: label for label in labels}, tuple(labels)
+
+
+def _found(label: str, file: ClassFile) -> list[str]:
+    """The labels of the file that a label of the data set may be."""
+    if label in file.names:
+        return [label]
+    return file.alike.get(label.replace("_", " "), [])
+
+
+def _by_place(labels: Sequence[str], file: ClassFile, listing: Listing) -> dict[str, str] | None:
+    """Names by place in the list: a number is a place, from 0; other labels have theirs in the data set's own order."""
+    names = list(file.names)
+    known = list(listing.own or (labels if listing.alphabetical else ()))
+    if labels and all(_is_number(label) for label in (*labels, *known)):
+        last = max(labels, key=int)
+        if int(last) >= len(names):
+            raise DatasetError(
+                f"dataset.classes: {file.path} has {len(names)} names, and {listing.where} the {listing.noun} {last} "
+                "(numbers count from 0)"
+            )
+        return {label: names[int(label)] for label in labels}
+    if labels and len(known) == len(names):
+        return {label: names[known.index(label)] for label in labels}
+    return None
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdecimal() and str(int(label)) == label
+
+
+def _is_label(key: object) -> bool:
+    return isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool))

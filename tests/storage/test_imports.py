@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ["files", "fingerprint", "lance", "markers", "records", "schemas", "shards"]
+MODULES = ["blobs", "files", "fingerprint", "lance", "markers", "records", "schemas", "shards", "uris"]
 
 
 def test_importing_storage_imports_neither_lancedb_nor_torch_nor_ray():

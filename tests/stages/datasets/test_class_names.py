@@ -1,0 +1,121 @@
+"""Class names: a label finds its class by name, or by its place in a list, and what does not fit is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.dataset import DatasetError, FolderDataset, TableDataset, TorchvisionDataset
+from stages.manifest import read_manifest
+
+
+def read(folder, **settings):
+    return read_manifest(FolderDataset(path=str(folder), **settings))
+
+
+def rows(folder, **settings) -> list[tuple[str, str, str | None]]:
+    return [(row["id"], row["split"], row["class"]) for row in read(folder, **settings)[0].to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.txt", "tench\ngreat white shark\n"),
+        ("names.yaml", "- tench\n- great white shark\n"),
+        ("names.json", '["tench", "great white shark"]'),
+    ],
+)
+def test_a_list_of_classes_names_its_own_folders_where_a_space_may_be_an_underscore(images, tmp_path, name, text):
+    folder = images("tench/a.png", "great_white_shark/b.png")
+    (tmp_path / name).write_text(text)
+    table, classes = read(folder, classes=str(tmp_path / name))
+    assert classes == ("tench", "great white shark")
+    assert table["class"].to_pylist() == ["great white shark", "tench"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("names.yml", "n01440764: tench\nn01484850: great white shark\nn99: never seen\n"),
+        ("names.json", '{"n01440764": "tench", "n01484850": "great white shark", "n99": "never seen"}'),
+    ],
+)
+def test_a_mapping_of_classes_names_folders_and_classes_without_images_stay(images, tmp_path, name, text):
+    folder = images("n01484850/a.png", "n01440764/b.png")
+    (tmp_path / name).write_text(text)
+    table, classes = read(folder, classes=str(tmp_path / name))
+    assert classes == ("tench", "great white shark", "never seen")
+    assert table["class"].to_pylist() == ["tench", "great white shark"]
+
+
+def test_a_folder_is_named_by_its_exact_name_before_one_that_differs_in_an_underscore(images, tmp_path):
+    (tmp_path / "names.yaml").write_text('a_b: X\n"a b": Y\nc_d_e: Z\n"c d e": Z\n')
+    folder = images("a_b/1.png", "a b/2.png", "c_d e/3.png")
+    found = {identity: label for identity, _, label in rows(folder, classes=str(tmp_path / "names.yaml"))}
+    assert found == {"a_b/1.png": "X", "a b/2.png": "Y", "c_d e/3.png": "Z"}
+
+
+def test_a_folder_that_two_names_fit_alike_is_refused_where_they_are_different_classes(images, tmp_path):
+    (tmp_path / "names.yaml").write_text('a_b_c: X\n"a b c": Y\n')
+    with pytest.raises(DatasetError, match=r"dataset\.classes: the folder 'a_b c' .* 'a_b_c' or 'a b c' .*exactly"):
+        read(images("a_b c/1.png"), classes=str(tmp_path / "names.yaml"))
+
+
+def test_two_folders_may_hold_one_class(images, tmp_path):
+    (tmp_path / "names.yaml").write_text("n1: wren\nn2: wren\n")
+    table, classes = read(images("n1/a.png", "n2/b.png"), classes=str(tmp_path / "names.yaml"))
+    assert (table["class"].to_pylist(), classes) == (["wren", "wren"], ("wren",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("names.txt", b"wren\n", r"does not name the folders jay of"),
+        ("names.txt", b"wren\njay\nwren\n", r"names wren more than once"),
+        ("names.txt", b"", r"one a line, or a mapping"),
+        ("names.txt", b"caf\xe9\n", r"names\.txt is not UTF-8"),
+        ("names.yaml", b"- 1\n- 2\n", r"one a line, or a mapping"),
+        ("names.yaml", b"a: 1\n", r"one a line, or a mapping"),
+        ("names.yaml", b"wren: [", r"not valid YAML"),
+        ("names.yaml", b"wren: a\nwren: b\n", r"'wren' stands there twice"),
+        ("names.json", b"{'", r"not valid YAML or JSON"),
+    ],
+)
+def test_a_class_file_that_does_not_fit_is_told(images, tmp_path, name, content, words):
+    folder = images("wren/a.png", "jay/b.png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=r"dataset\.classes: .*" + words) as raised:
+        read(folder, classes=str(tmp_path / name))
+    assert "\n" not in str(raised.value)
+
+
+def test_folders_that_are_numbers_are_places_in_a_list_and_not_in_alphabetical_order(images, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(f"bird {letter}" for letter in "abcdefghijk"))
+    folder = images("0/a.png", "2/b.png", "10/c.png")
+    expected = {"0/a.png": "bird a", "2/b.png": "bird c", "10/c.png": "bird k"}
+    assert {identity: label for identity, _, label in rows(folder, classes=str(tmp_path / "names.txt"))} == expected
+    variant = TorchvisionDataset(name="ImageFolder", root=str(folder), classes=str(tmp_path / "names.txt"))
+    table, classes = read_manifest(variant)
+    assert dict(zip(table["id"].to_pylist(), table["class"].to_pylist(), strict=True)) == expected
+    assert len(classes) == 11
+    (tmp_path / "names.txt").write_text("bird a\nbird b\n")
+    with pytest.raises(DatasetError, match=r"has 2 names, and .* the folder 10 \(numbers count from 0\)"):
+        read(folder, classes=str(tmp_path / "names.txt"))
+
+
+def test_numbers_that_are_names_themselves_are_taken_by_name(images, tmp_path):
+    (tmp_path / "names.txt").write_text("7\n8\n")
+    assert [label for *_, label in rows(images("7/a.png", "8/b.png"), classes=str(tmp_path / "names.txt"))] == [
+        "7",
+        "8",
+    ]
+
+
+def test_a_mapping_may_be_of_numbers(images, tmp_path):
+    (tmp_path / "names.yaml").write_text("0: tench\n1: wren\n")
+    assert rows(images("1/a.png"), classes=str(tmp_path / "names.yaml")) == [("1/a.png", "query", "wren")]
+
+
+def test_numbered_labels_without_names_are_refused(tmp_path):
+    (tmp_path / "set.csv").write_text("uri,label\na.png,0\nb.png,1\n")
+    with pytest.raises(DatasetError, match=r"dataset\.classes: the labels of .*set\.csv are numbers \(0, 1\); name"):
+        read_manifest(TableDataset(path=str(tmp_path / "set.csv")))
