@@ -10,24 +10,32 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from stages.dataset import DatasetSettings
 from stages.methods import METHODS, Method, parse_method
 from stages.settings import (
+    AugmentedView,
+    AugMixView,
     CenterGuide,
     ClipGuide,
     DescriptorSettings,
     DinoGuide,
+    DrawnByGuide,
     EncodeResources,
     EvaluateSettings,
     GuidedView,
     GuideSettings,
     ModelSettings,
+    PromptedView,
     RandomGuide,
     RandomView,
     ScoreSettings,
     Settings,
+    SquaresView,
     ViewSettings,
 )
 
 KINDS_OF_GUIDE = {"clip": ClipGuide, "dino": DinoGuide, "random": RandomGuide, "center": CenterGuide}
-DEFAULT_VIEWS = {"random": RandomView(), "guided": GuidedView()}
+DEFAULT_VIEWS = {
+    view.kind: view
+    for view in (RandomView(), GuidedView(), SquaresView(), AugmentedView(), AugMixView(), PromptedView())
+}
 
 
 def _as_method(value: Any) -> Method:
@@ -67,6 +75,8 @@ class Job(Settings):
     """named sets of descriptors"""
     methods: list[Annotated[SerializeAsAny[Method], BeforeValidator(_as_method)]] = []
     """methods, a name or a mapping with `name` and settings; default: all that the descriptors allow"""
+    decode: Literal["reduced", "full"] = "reduced"
+    """reduced: photographs are scaled down, by a whole number, to twice what their smallest crop needs; full: never"""
     seed: int | list[int] = 0
     """seed of the crop draws; with a list, every method that reads crops is run on each"""
     resources: Resources = Resources()
@@ -124,7 +134,7 @@ class Job(Settings):
                 )
         guides = dict(self.guides)
         for name, view in views.items():
-            if isinstance(view, GuidedView) and view.guide not in guides:
+            if isinstance(view, DrawnByGuide) and view.guide not in guides:
                 if view.guide not in KINDS_OF_GUIDE:
                     known = ", ".join([*guides, *(kind for kind in KINDS_OF_GUIDE if kind not in guides)])
                     raise ValueError(f"views.{name}.guide: no guide is called {view.guide!r}; there are {known}")

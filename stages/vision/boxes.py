@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+Frame = Literal["corrected", "official", "squashed"]
 ATTEMPTS = 10  # as torchvision's RandomResizedCrop before it falls back to a central box
 
 
@@ -108,13 +109,27 @@ def guided_boxes(
     sizes = rng.random((crops, 2))
     spans = []
     for extent, cell, draw in ((width, cells[:, 1], sizes[:, 0]), (height, cells[:, 0], sizes[:, 1])):
-        start = cell.astype(np.int64) * extent // len(saliency)
-        centre = (start + np.minimum(start + extent // len(saliency), extent)) // 2
+        centre = _cell_centres(cell, extent, len(saliency))
         half = _draw_integer(draw, int(min_side * extent), int(max_side * extent)) // 2
         low = np.maximum(centre - half, 0)
         spans.append((low, np.maximum(np.minimum(centre + half, extent), low + 1)))
     (x0, x1), (y0, y1) = spans
     return np.stack([x0, y0, x1, y1], axis=-1).astype(np.int32), cells
+
+
+def square_boxes(
+    width: int, height: int, *, crops: int, min_side: float, max_side: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Square boxes int32 `[N, 4]` anywhere in the image (WCA; algorithms.md 6).
+
+    The side is int(u * shorter side of the image), u uniform from `min_side` to `max_side`, and at least one pixel;
+    every place where the square fits is as likely as any other.
+    """
+    _check_range("min_side", min_side, "max_side", max_side, 1.0)
+    size, x, y = rng.random((crops, 3)).T
+    side = np.maximum(((min_side + (max_side - min_side) * size) * min(width, height)).astype(np.int64), 1)
+    x0, y0 = _draw_integer(x, 0, width - side), _draw_integer(y, 0, height - side)
+    return np.stack([x0, y0, x0 + side, y0 + side], axis=-1).astype(np.int32)
 
 
 def feature_windows(
@@ -126,29 +141,87 @@ def feature_windows(
     height: int,
     min_side: float,
     max_side: float,
-    frame: Literal["corrected", "official"],
+    frame: Frame,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Square windows int32 `[N, 4]` (r0, c0, r1, c1; ends excluded) of CLIP's G x G tokens (algorithms.md 8.3).
 
     `cells [N, 2]` (row, column) lie on the guide's grid, which covers the whole image; CLIP's `grid` tokens a side
     cover its central square. `frame="corrected"` maps a cell's centre from one to the other, `"official"` scales the
-    index as the authors' code does. A window is 2 * (s // 2) + 1 tokens wide, s uniform from int(G * min_side) to
-    int(G * max_side), cut at the border.
+    index as the authors' code does; `"squashed"` is for models whose tokens cover the whole image. A window is
+    2 * (s // 2) + 1 tokens wide, s uniform from int(G * min_side) to int(G * max_side), cut at the border.
     """
     _check_range("min_side", min_side, "max_side", max_side, 1.0)
+    rows, columns = _token_cells(cells, guide_grid, grid, width, height, frame)
+    smallest, largest = int(grid * min_side), int(grid * max_side)
+    reach = _draw_integer(rng.random(len(rows)), smallest, largest + (smallest == largest)) // 2
+    return _windows(rows, columns, reach, reach, grid)
+
+
+def paired_windows(
+    boxes: np.ndarray,
+    cells: np.ndarray,
+    *,
+    guide_grid: int,
+    grid: int,
+    width: int,
+    height: int,
+    frame: Frame,
+) -> np.ndarray:
+    """Windows int32 `[N, 4]` of tokens that go with guided `boxes [N, 4]`, as the ABS paper has it (algorithms.md 8.3).
+
+    A window lies around the token of its box's cell, and reaches k = floor(h * grid / side) tokens to both sides, h
+    being half the box's side before the border cut it: 2 k + 1 tokens, cut at the border in turn. `side` is what the
+    tokens span: the image's shorter side under `frame="corrected"`, its width (or height) under the others. So on
+    a square image the sizes are those of `feature_windows`, but width and height each follow the box's own.
+    """
+    rows, columns = _token_cells(cells, guide_grid, grid, width, height, frame)
+    reaches = []
+    for low, extent, cell in ((1, height, cells[:, 0]), (0, width, cells[:, 1])):
+        centre = _cell_centres(cell, extent, guide_grid)
+        half = np.maximum(centre - boxes[:, low], boxes[:, low + 2] - centre)  # a border cuts the shorter of the two
+        reaches.append(half * grid // (min(width, height) if frame == "corrected" else extent))
+    return _windows(rows, columns, *reaches, grid)
+
+
+def boxes_at(boxes: np.ndarray, width: int, height: int, w: int, h: int) -> np.ndarray:
+    """Boxes int32 `[N, 4]` of a `width` x `height` image as boxes of the same image resized to `w` x `h`.
+
+    Edges go to the nearest pixel edge (halves up); a box that would be empty keeps one pixel.
+    """
+    edges = np.asarray(boxes, dtype=np.int64)
+    whole, resized = np.array([width, height] * 2), np.array([w, h] * 2)
+    low, high = np.split((2 * edges * resized + whole) // (2 * whole), 2, axis=-1)
+    low = np.minimum(low, resized[:2] - 1)
+    return np.concatenate([low, np.maximum(high, low + 1)], axis=-1).astype(np.int32)
+
+
+def _cell_centres(cell: np.ndarray, extent: int, guide_grid: int) -> np.ndarray:
+    """Pixel in the middle of each cell along one axis of the image, in the ABS code's integers (algorithms.md 8.2)."""
+    start = cell.astype(np.int64) * extent // guide_grid
+    return (start + np.minimum(start + extent // guide_grid, extent)) // 2
+
+
+def _token_cells(
+    cells: np.ndarray, guide_grid: int, grid: int, width: int, height: int, frame: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of CLIP's token grid for cells of the guide's."""
     cells = np.asarray(cells, dtype=np.int64)
     if frame == "official":
         rows, columns = (cells * grid // guide_grid).T
     elif frame == "corrected":
         rows = _centre_cropped(cells[:, 0], height, min(width, height), guide_grid, grid)
         columns = _centre_cropped(cells[:, 1], width, min(width, height), guide_grid, grid)
+    elif frame == "squashed":
+        rows, columns = _centre_cropped(cells, 1, 1, guide_grid, grid).T
     else:
-        raise ValueError(f"frame is {frame!r}; it must be 'corrected' or 'official'")
-    smallest, largest = int(grid * min_side), int(grid * max_side)
-    reach = _draw_integer(rng.random(len(cells)), smallest, largest + (smallest == largest)) // 2
-    low = np.maximum(np.stack([rows - reach, columns - reach], axis=-1), 0)
-    high = np.minimum(np.stack([rows + reach + 1, columns + reach + 1], axis=-1), grid)
+        raise ValueError(f"frame is {frame!r}; it must be 'corrected', 'official' or 'squashed'")
+    return rows, columns
+
+
+def _windows(rows: np.ndarray, columns: np.ndarray, down: np.ndarray, across: np.ndarray, grid: int) -> np.ndarray:
+    low = np.maximum(np.stack([rows - down, columns - across], axis=-1), 0)
+    high = np.minimum(np.stack([rows + down + 1, columns + across + 1], axis=-1), grid)
     return np.concatenate([low, high], axis=-1).astype(np.int32)
 
 

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.vision.boxes import draw_cells, feature_windows, guided_boxes, image_rng, random_boxes
+from stages.vision.boxes import (
+    boxes_at,
+    draw_cells,
+    feature_windows,
+    guided_boxes,
+    image_rng,
+    paired_windows,
+    random_boxes,
+    square_boxes,
+)
 
 
 class Fixed:
@@ -182,6 +191,88 @@ def test_the_corrected_frame_follows_the_centre_crop():
     assert columns("official") == [0, 3, 4, 6, 7, 13]
 
 
+def test_squares_have_the_side_and_the_place_that_were_drawn():
+    # u = .5 + .25 of .5..0.9 = .6: int(.6 * 50) = 30; left 0..70 and top 0..20 at their middles
+    boxes = square_boxes(100, 50, crops=1, min_side=0.5, max_side=0.9, rng=Fixed(0.25 + 1e-9, 0.5, 0.5))
+    assert boxes.tolist() == [[35, 10, 65, 40]]
+    assert boxes.dtype == np.int32
+
+
+def test_squares_reach_every_edge_and_keep_their_range():
+    boxes = square_boxes(40, 30, crops=5000, min_side=0.1, max_side=0.9, rng=image_rng(0, "a", "b"))
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    assert (width == height).all()
+    assert set(width.tolist()) == set(range(3, 27))
+    assert boxes.min(axis=0)[:2].tolist() == [0, 0]
+    assert boxes.max(axis=0)[2:].tolist() == [40, 30]
+
+
+def test_a_square_of_a_tiny_image_is_one_pixel():
+    # int(.1 * 5) = 0, on which the published code fails (algorithms.md 6)
+    boxes = square_boxes(5, 9, crops=50, min_side=0.1, max_side=0.1, rng=image_rng(0, "a", "b"))
+    assert (boxes[:, 2:] - boxes[:, :2] == 1).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= [5, 9, 5, 9]).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "low", "sides"),
+    [(7, 0.5, {3, 5, 7}), (14, 0.5, {7, 9, 11, 13}), (16, 0.5, {9, 11, 13, 15}), (14, 0.6, {9, 11, 13})],
+)
+def test_shared_windows_of_a_square_image_have_the_centres_and_sides_of_independent_ones(grid, low, sides):
+    rng = image_rng(0, "a", "b")
+    size = 14 * 16 * 8  # a whole number of pixels for every cell and token
+    boxes, cells = guided(one_cell(7, 6), size, size, crops=3000, low=low, rng=rng)
+    windows = paired_windows(boxes, cells, guide_grid=14, grid=grid, width=size, height=size, frame="corrected")
+    centre = windows_of([[7, 6]], grid=grid, width=size, height=size, low=1 / grid, high=1 / grid, rng=Fixed(0.0))
+    row, column = centre[0, :2].tolist()
+    down = np.maximum(row - windows[:, 0], windows[:, 2] - 1 - row)
+    across = np.maximum(column - windows[:, 1], windows[:, 3] - 1 - column)
+    assert set((2 * down + 1).tolist()) == set((2 * across + 1).tolist()) == sides
+    # the window follows its own box: height with height, width with width
+    assert (down == (boxes[:, 3] - boxes[:, 1]) // 2 * grid // size)[boxes[:, 1] > 0].all()
+    assert (across == (boxes[:, 2] - boxes[:, 0]) // 2 * grid // size)[boxes[:, 0] > 0].all()
+
+
+def test_the_shared_window_of_the_500_by_375_example():
+    # centre (338, 146), halves 200 (cut to 162 on the right) and 100. Corrected: tokens span 375 pixels from x = 62.5;
+    # cell (5, 9) is token row 5 and column floor((339.29 - 62.5) / 375 * 14) = 10; 200 -> 7 tokens, 100 -> 3 tokens.
+    # Official: row 5, column 9; 200 / 500 -> 5 tokens, 100 / 375 -> 3 tokens.
+    rng = Fixed(0.5, (400 - 250 + 0.5) / 201, (200 - 187 + 0.5) / 151)
+    boxes, cells = guided(one_cell(5, 9), 500, 375, rng=rng)
+    frame = {"guide_grid": 14, "grid": 14, "width": 500, "height": 375}
+    assert paired_windows(boxes, cells, **frame, frame="corrected").tolist() == [[2, 3, 9, 14]]
+    assert paired_windows(boxes, cells, **frame, frame="official").tolist() == [[2, 4, 9, 14]]
+
+
+def test_boxes_go_to_the_nearest_edge_of_a_reduced_image():
+    boxes = np.array([[0, 0, 500, 375], [138, 46, 500, 246], [3, 3, 4, 4], [499, 374, 500, 375]])
+    # halves: 375 / 2 = 187 rows; 46 * 187 / 375 = 22.9, 246 -> 122.7; 3 * .5 = 1.5 -> 2, 4 * .5 = 2 -> 2: kept alive
+    assert boxes_at(boxes, 500, 375, 250, 187).tolist() == [
+        [0, 0, 250, 187],
+        [69, 23, 250, 123],
+        [2, 1, 3, 2],
+        [249, 186, 250, 187],
+    ]
+    assert boxes_at(boxes, 500, 375, 500, 375).tolist() == boxes.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(1, 9), st.integers(0, 99))
+def test_squares_shared_windows_and_reduced_boxes_are_never_empty(width, height, factor, seed):
+    rng = image_rng(seed, "image", "boxes")
+    drawn, cells = guided(rng.random((7, 7)), width, height, crops=8, low=0.01, high=1.0, top_k=20, rng=rng)
+    squares = square_boxes(width, height, crops=8, min_side=0.01, max_side=1.0, rng=rng)
+    boxes = np.concatenate([drawn, squares])
+    assert (boxes_at(boxes, width, height, width, height) == boxes).all()
+    w, h = -(-width // factor), -(-height // factor)
+    for some, limit in ((boxes, (width, height)), (boxes_at(boxes, width, height, w, h), (w, h))):
+        assert ((some[:, :2] >= 0) & (some[:, :2] < some[:, 2:]) & (some[:, 2:] <= limit)).all()
+    for frame in ("corrected", "official"):
+        windows = paired_windows(drawn, cells, guide_grid=7, grid=16, width=width, height=height, frame=frame)
+        assert ((windows[:, :2] >= 0) & (windows[:, :2] < windows[:, 2:]) & (windows[:, 2:] <= 16)).all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -189,9 +280,10 @@ def test_the_corrected_frame_follows_the_centre_crop():
             lambda rng: random_boxes(9, 9, crops=1, min_area=0.5, max_area=0.1, rng=rng),
             "min_area and max_area",
         ),
+        (lambda rng: square_boxes(9, 9, crops=1, min_side=0.5, max_side=2.0, rng=rng), "min_side and max_side"),
         (lambda rng: guided(np.ones((3, 4)), 9, 9, rng=rng), "square grid"),
         (lambda rng: guided(np.full((3, 3), np.nan), 9, 9, rng=rng), "finite"),
-        (lambda rng: windows_of([[0, 0]], grid=7, frame="wrong", rng=rng), "'corrected' or 'official'"),
+        (lambda rng: windows_of([[0, 0]], grid=7, frame="wrong", rng=rng), "'corrected', 'official' or 'squashed'"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_with_the_reason(wrong, message):
