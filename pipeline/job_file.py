@@ -97,6 +97,9 @@ def _explain(path: Path, data: Any, error: ValidationError) -> str:
             told, ending = f"{label}: is missing", ""
         elif problem["type"] == "union_tag_not_found":
             told, ending = f"{label}: needs a `kind`", ""
+        elif problem["type"] == "union_tag_invalid":
+            told, ending = f"{label}.kind: {problem['ctx']['tag']!r} is not allowed. ", "Allowed here: "
+            ending += problem["ctx"]["expected_tags"]
         elif problem["type"] == "value_error":
             told, ending = f"{label}: {problem['ctx']['error']}", ""
         else:
@@ -158,9 +161,13 @@ def _locate(job: Job, path: Path) -> Job:
         return str((base / Path(value).expanduser()).resolve())
 
     name = job.name or path.stem
+    placed = {key: getattr(job.dataset, key, None) for key in ("path", "root", "classes")}
     dataset = job.dataset.model_copy(
-        update={"path": absolute(job.dataset.path)}
-        | ({"classes": absolute(job.dataset.classes)} if job.dataset.classes else {})
+        update={
+            key: absolute(value) if isinstance(value, str) else [absolute(one) for one in value]
+            for key, value in placed.items()
+            if value is not None
+        }
     )
     model = job.model
     if model.name.startswith("local-dir:"):
@@ -187,6 +194,7 @@ def _locate(job: Job, path: Path) -> Job:
 def _check_files(job: Job, path: Path) -> None:
     """Files and model names that the job speaks of exist. Raises JobError."""
     from stages.vision.names import check_model_name
+    from stages.vision.weight_files import find_weights_file, open_clip_activation
 
     if job.model.name.startswith("local-dir:"):
         folder = Path(job.model.name.removeprefix("local-dir:"))
@@ -195,13 +203,19 @@ def _check_files(job: Job, path: Path) -> None:
                 raise JobError(f"{path}: model.name: {folder} has no {name}")
         if job.model.weights is not None:
             raise JobError(f"{path}: model.weights: a local-dir model carries its own weights; leave it out")
+        said, stated = open_clip_activation(folder / LOCAL_FOLDER_FILES[0]), job.model.activation
+        if stated not in ("auto", said):
+            raise JobError(f"{path}: model.activation: {stated!r}, but the model's open_clip_config.json says {said}")
     elif not job.model.carries_its_weights:
         try:
             check_model_name(job.model.name)
         except ValueError as error:
             raise JobError(f"{path}: model.name: {error}") from None
-        if is_weights_file(job.model.weights) and not Path(job.model.weights).is_file():
-            raise JobError(f"{path}: model.weights: no file {job.model.weights}")
+        if is_weights_file(job.model.weights):
+            try:
+                find_weights_file(job.model.weights)
+            except FileNotFoundError as error:
+                raise JobError(f"{path}: model.weights: {error}") from None
     for name, guide in job.guides.items():
         weights = getattr(guide, "weights", None)
         if weights is not None and not Path(weights).is_file():

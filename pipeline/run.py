@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from pipeline.settings import Job
 from stages.encode_images import guides_in_use
 from stages.settings import DinoGuide
 from stages.stage import Run, TooManyRejects, check_rejects, weights_cache
-from stages.weights import is_resolved, resolve_model
+from stages.weights import is_resolved, resolve_weights
 from storage.records import new_run_id
 
 
@@ -39,6 +40,8 @@ class StageResult:
     reused: int
     rejected: int
     seconds: float
+    phases: dict[str, float] = field(default_factory=dict)
+    """seconds by phase, summed over workers, of a stage that measures them"""
 
 
 @dataclass(frozen=True)
@@ -107,17 +110,21 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
 
 
 def _resolve_weights(job: Job, run_id: str) -> None:
-    """Before anything is planned, find out which weights a public name stands for. Raises JobError for a wrong one."""
+    """Before anything is planned, find out which weights public names stand for. Raises JobError for a wrong one."""
     cache = weights_cache(Path(job.store))
-    if is_resolved(job.model, cache):
-        return
-    from stages.vision.towers import ModelError, check_weights
+    guides = guides_in_use([(view, 0) for view in job.views.values()], job.guides)
+    if not is_resolved(job.model, cache):
+        from stages.vision.towers import ModelError, check_weights
 
-    try:
-        check_weights(job.model.name, job.model.weights)
-    except ModelError as error:
-        raise JobError(f"model.weights: {error}") from None
-    resolve_model(job.model, cache, run_id)
+        try:
+            check_weights(job.model.name, job.model.weights, job.model.activation)
+        except ModelError as error:
+            raise JobError(f"model.weights: {error}") from None
+        resolve_weights(job.model, cache, run_id)
+    for name, guide in guides.items():
+        if isinstance(guide, DinoGuide) and not is_resolved(guide, cache):
+            _check_guide_name(name, guide)
+            resolve_weights(guide, cache, run_id)
 
 
 def _check_guides(job: Job, plan: Plan, forced: str | None) -> None:
@@ -127,12 +134,16 @@ def _check_guides(job: Job, plan: Plan, forced: str | None) -> None:
     lacking = [table.plan for table in tables if table.plan is not None]
     for name, guide in guides_in_use(lacking, job.guides).items():
         if isinstance(guide, DinoGuide):
-            from stages.vision.dino import check_guide_name
+            _check_guide_name(name, guide)
 
-            try:
-                check_guide_name(guide.name)
-            except ValueError as error:
-                raise JobError(f"guides.{name}.name: {error}") from None
+
+def _check_guide_name(name: str, guide: DinoGuide) -> None:
+    from stages.vision.dino import check_guide_name
+
+    try:
+        check_guide_name(guide.name)
+    except ValueError as error:
+        raise JobError(f"guides.{name}.name: {error}") from None
 
 
 def _run_stage(
@@ -150,7 +161,7 @@ def _run_stage(
     if not record.begun:
         sweep_dead_runs(job.store, run_id)
         record.write([], "running")
-    start = time.perf_counter()
+    start, phases = time.perf_counter(), Counter()
     lacking = [table for table in before.tables if table.missing]
     watcher.stage_started(name, before.stage.units(lacking))
     run = Run(
@@ -158,13 +169,15 @@ def _run_stage(
         advance=lambda done, rejected: watcher.advanced(name, done, rejected),
         cluster=cluster.ray,
         max_rejects=job.max_rejects,
+        timed=phases.update,
     )
     before.stage.compute(lacking, plan.inputs, run)
     plan = make_plan(job)
     after = plan.of(name)
     present_before = sum(table.present for table in before.tables)
     computed = sum(table.present for table in after.tables) - present_before
-    result = StageResult(name, computed, present_before, _rejected(after), time.perf_counter() - start)
+    seconds = {phase: round(value, 3) for phase, value in phases.items()}
+    result = StageResult(name, computed, present_before, _rejected(after), time.perf_counter() - start, seconds)
     watcher.stage_ended(name, result)
     return result, plan
 

@@ -18,34 +18,56 @@ from timm.models.eva import EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block
 from torch import nn
 
+from stages.vision.downloads import download_guide
+from stages.vision.low_precision import DTYPES, Precision, lower
+from stages.vision.model_error import ModelError
 from stages.vision.names import suggest
-from stages.vision.towers import ModelError
 
 
-def load_probe(name: str, weights: str | Path | None, image_size: int | None) -> nn.Module:
+def load_probe(
+    name: str, weights: str | Path | None, image_size: int | None, precision: Precision = "fp32"
+) -> nn.Module:
     """A timm ViT whose `forward_features` maps normalised pixels `[B, 3, S, S]` to CLS-to-patch attention `[B, G, G]`.
 
     The attention is the mean over heads; with that to CLS and register tokens it sums to 1.
 
-    `weights`: a local file (safetensors, or a torch state dict without code), or None for timm's own
-    download.
+    `weights`: a local file (safetensors, or a torch state dict without code), or None for the one that timm
+    publishes, downloaded once a node. `precision` is that of all blocks but the last, and of the pixels wanted.
+    Raises ModelError.
     """
     check_guide_name(name)
     if weights is not None and not Path(weights).is_file():
         raise ModelError(f"weights file {weights} for guide {name!r} does not exist")
-    file = {} if weights is None else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+    file = fetch_guide_weights(name) if weights is None else weights
+    overlay = {"file": str(file), "custom_load": False}
     size = {} if image_size is None else {"img_size": image_size}
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, **file, **size)
+        model = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **size)
     except Exception as error:
-        # A wrong file, a wrong option and a missing network each raise types of other packages here.
-        raise ModelError(_why_not_loaded(name, weights, error)) from error
+        # A wrong file and a wrong option each raise types of other packages here.
+        detail = _detail(error)
+        raise ModelError(
+            f"guide {name!r}: weights file {file} is damaged or does not belong to this model ({detail})"
+        ) from error
     reason = _why_no_attention(model)
     if reason:
         raise ModelError(f"timm model {name!r} cannot guide: {reason}")
     model.blocks[-1] = _ClsAttention(model.blocks[-1].norm1, model.blocks[-1].attn, model.num_prefix_tokens)
     model.norm = nn.Unflatten(1, model.patch_embed.grid_size)
+    lower(model, DTYPES[precision], keep=[model.blocks[-1]])
     return model.eval()
+
+
+def fetch_guide_weights(name: str) -> Path:
+    """The weights file that timm publishes for a model, downloaded once a node. Raises ModelError."""
+    check_guide_name(name)
+    try:
+        return download_guide(name)
+    except Exception as error:  # of huggingface_hub, its HTTP client, the file system
+        raise ModelError(
+            f"guide {name!r}: its weights could not be downloaded. Without a network, give weights as the path of a "
+            f"local file ({_detail(error)})"
+        ) from error
 
 
 def check_guide_name(name: str) -> None:
@@ -67,7 +89,7 @@ class _ClsAttention(nn.Module):
         self.norm, self.attn, self.prefix = norm, attn, prefix
 
     def forward(self, tokens: torch.Tensor, rope: torch.Tensor | None = None, **unmasked: object) -> torch.Tensor:
-        tokens = self.norm(tokens)
+        tokens = self.norm(tokens.float())
         query, key = self._queries_and_keys(tokens)
         query, key = self.attn.q_norm(query), self.attn.k_norm(key)
         if rope is not None:  # positions are those of patches; the CLS query has none
@@ -102,11 +124,5 @@ def _why_no_attention(model: nn.Module) -> str | None:
     return None if rows == columns else f"its token grid is {rows} x {columns}, not square"
 
 
-def _why_not_loaded(name: str, weights: str | Path | None, error: Exception) -> str:
-    detail = " ".join(str(error).split())[:400] or type(error).__name__
-    if weights is not None:
-        return f"guide {name!r}: weights file {weights} is damaged or does not belong to this model ({detail})"
-    return (
-        f"guide {name!r}: its weights could not be downloaded. Without a network, give weights as the path of a "
-        f"local file ({detail})"
-    )
+def _detail(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 from functools import cache
 from pathlib import Path
 
 HUB = "hf-hub:"
 FOLDER = "local-dir:"
+CONFIG = "open_clip_config.json"
 
 
 @cache
 def model_names() -> tuple[str, ...]:
     """The architectures that the installed open_clip knows, sorted."""
+    return tuple(sorted(path.stem for path in _configurations().glob("*.json")))
+
+
+def _configurations() -> Path:
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
         raise ValueError("open_clip is not installed; `pip install open_clip_torch` provides it")
-    folder = Path(package.submodule_search_locations[0]) / "model_configs"
-    return tuple(sorted(path.stem for path in folder.glob("*.json")))
+    return Path(package.submodule_search_locations[0]) / "model_configs"
 
 
 def check_model_name(name: str) -> None:
@@ -31,11 +36,25 @@ def check_model_name(name: str) -> None:
         if not owner or not model:
             raise ValueError(f"model name {name!r} is incomplete; it must look like 'hf-hub:owner/model'")
     elif name.startswith(FOLDER):
-        config = Path(name.removeprefix(FOLDER)) / "open_clip_config.json"
+        config = Path(name.removeprefix(FOLDER)) / CONFIG
         if not config.is_file():
             raise ValueError(f"model name {name!r}: there is no {config}")
     elif name not in model_names():
         raise ValueError(f"unknown model {name!r}; {suggest(name, model_names())}")
+
+
+def input_size(name: str) -> int:
+    """Side in pixels of the square input of a model that `check_model_name` accepts, from its configuration."""
+    if name.startswith(HUB):
+        from huggingface_hub import hf_hub_download
+
+        config = Path(hf_hub_download(name.removeprefix(HUB), CONFIG))
+    elif name.startswith(FOLDER):
+        config = Path(name.removeprefix(FOLDER)) / CONFIG
+    else:
+        config = _configurations() / f"{name}.json"
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    return settings.get("model_cfg", settings)["vision_cfg"].get("image_size", 224)
 
 
 def suggest(name: str, known: tuple[str, ...] | list[str]) -> str:

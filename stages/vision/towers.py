@@ -2,32 +2,32 @@
 
 Architectures, weights and tokenizers are open_clip's. A tower never exists without real weights, and
 activation follows the weights: OpenAI's were trained with QuickGELU, whose absence costs accuracy without a
-word.
+word (`activation`).
 """
 
 from __future__ import annotations
 
 import contextlib
-from functools import cached_property
+import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import open_clip
 import torch
 from torch import nn
 
+from stages.vision.activation import Activation, Trained, config_activation, file_activation, tag_activation
 from stages.vision.crops import normalize, resize_crops, squash
-from stages.vision.feature_crops import LastBlock, why_no_feature_crops
+from stages.vision.downloads import download_clip
+from stages.vision.feature_crops import FeatureCropper, why_no_feature_crops
+from stages.vision.layouts import Weights, load_weights, read_weights
+from stages.vision.low_precision import DTYPES, Precision
+from stages.vision.model_error import ModelError
 from stages.vision.names import FOLDER, HUB, check_model_name, suggest
+from stages.vision.weight_files import find_weights_file
 
-Precision = Literal["fp32", "fp16", "bf16"]
 TEXTS_AT_ONCE = 256
-LOW_PRECISION = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-class ModelError(ValueError):
-    """A model or its weights cannot be had; the message says which, and what would do."""
 
 
 class Tower:
@@ -35,8 +35,8 @@ class Tower:
 
     `resize_mode` and `interpolation`: how an image is fitted to the input, as the weights were trained.
     `dim` joint dimension d, `image_size` side S of its input, `mean` and `std` of its normalisation, `logit_scale`
-    (already exponentiated, about 100 for CLIP), `context_length` in tokens, `can_crop_features` whether `last_block`
-    serves this model, and if so `grid`, its tokens a side (else None).
+    (already exponentiated, about 100 for CLIP), `context_length` in tokens, `can_crop_features` whether this
+    model has a `cropper` (`FeatureCropper`), and if so `grid`, its tokens a side (else None).
     """
 
     def __init__(self, name: str, model: nn.Module, tokenizer, *, precision: Precision, device: torch.device) -> None:
@@ -55,14 +55,10 @@ class Tower:
         self.logit_scale = float(model.logit_scale.detach().float().exp())
         self.context_length: int = tokenizer.context_length
         self.dim: int = self.encode_texts(["a"]).shape[1]
-        # Windows of tokens are placed for a centre-cropped image, which a squashing model does not see.
-        self.can_crop_features = why_no_feature_crops(model.visual) is None and self.resize_mode == "shortest"
-        self.grid: int | None = self.last_block.grid if self.can_crop_features else None
-
-    @cached_property
-    def last_block(self) -> LastBlock:
-        """Tokens, attention, feature crops; raises ValueError where `can_crop_features` is false."""
-        return LastBlock(self.model.visual, self._at_precision)
+        self.can_crop_features = why_no_feature_crops(model.visual) is None
+        if self.can_crop_features:
+            self.cropper = FeatureCropper(model.visual, precision)
+        self.grid: int | None = self.cropper.grid if self.can_crop_features else None
 
     def preprocess(self, image: torch.Tensor, boxes: np.ndarray | None = None) -> torch.Tensor:
         """What the model sees of an image uint8 `[3, H, W]`, or of N `boxes [N, 4]` of it: normalised `[N, 3, S, S]`.
@@ -81,6 +77,8 @@ class Tower:
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised `pixels [B, 3, S, S]` -> features fp32 `[B, d]`, on the tower's device."""
+        if self.can_crop_features:  # of the last layer one row is enough
+            return self.cropper.features(self.cropper.tokens(pixels.to(self.device)))
         with self._at_precision():
             return self.model.encode_image(pixels.to(self.device)).float()
 
@@ -95,69 +93,120 @@ class Tower:
     def _at_precision(self):
         if self.precision == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=LOW_PRECISION[self.precision])
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
 
 
 def load_tower(
-    name: str, weights: str | None, *, precision: Precision = "fp32", device: str | torch.device = "cpu"
+    name: str,
+    weights: str | None,
+    *,
+    activation: Activation = "auto",
+    precision: Precision = "fp32",
+    device: str | torch.device = "cpu",
 ) -> Tower:
     """Load a CLIP model.
 
     `name`: an open_clip architecture, `hf-hub:owner/model` or `local-dir:/folder`; the latter two bring
-    their weights, so `weights` is None for them and otherwise a pretrained tag or the path of a weights
-    file (safetensors, or a torch state dict without code). `precision` is that of the image tower's
-    arithmetic; texts and results are fp32. Raises `ModelError`.
+    their weights, so `weights` is None for them and otherwise a pretrained tag, a weights file (safetensors,
+    a torch state dict without code, OpenAI's TorchScript) or a folder of such, in OpenAI's, open_clip's or
+    Hugging Face's layout. `activation`: auto asks whoever knows (`file_activation`); else what a file does not
+    say itself. `precision` is that of the image tower's arithmetic; texts and results are fp32. Raises `ModelError`.
     """
-    if precision not in ("fp32", *LOW_PRECISION):
+    if precision not in DTYPES:
         raise ModelError(f"precision {precision!r} is not known; it must be fp32, fp16 or bf16")
     try:
         check_model_name(name)
     except ValueError as error:
         raise ModelError(str(error)) from None
-    quick_gelu = check_weights(name, weights)
+    settled = check_weights(name, weights, activation)
     try:
-        model = open_clip.create_model(
-            name, pretrained=weights, force_quick_gelu=quick_gelu, require_pretrained=True, weights_only=True
-        )
+        if name.startswith((HUB, FOLDER)) or open_clip.get_pretrained_cfg(name, weights):
+            model = _published_model(name, weights, activation, settled)
+        else:
+            model = _model_from_file(name, read_weights(find_weights_file(weights)), activation)
         tokenizer = open_clip.get_tokenizer(name)
+    except ModelError:
+        raise
     except Exception as error:
         # The readers of open_clip, safetensors, torch, requests and huggingface_hub each raise their own types here.
         raise ModelError(_why_not_loaded(name, weights, error)) from error
     return Tower(name, model, tokenizer, precision=precision, device=torch.device(device))
 
 
-def fetch_weights(name: str, weights: str | None) -> str:
-    """The file of a public model's weights (a tag, or an `hf-hub:` model), downloaded once a machine; ModelError."""
+def fetch_weights(name: str, weights: str | None) -> list[Path]:
+    """The files of a public model, downloaded once a node: a tag's weights, or an `hf-hub:` model's and its config.
+
+    Raises ModelError.
+    """
     check_weights(name, weights)
     try:
-        if name.startswith(HUB):
-            return open_clip.factory.download_pretrained_from_hf(name.removeprefix(HUB))
-        return open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, weights))
+        return download_clip(name, weights)
     except Exception as error:  # as in `load_tower`
         raise ModelError(_why_not_loaded(name, weights, error)) from error
 
 
-def check_weights(name: str, weights: str | None) -> bool:
-    """Whether these weights, a tag or a file, want QuickGELU forced; ModelError if they do not fit the name."""
+def check_weights(name: str, weights: str | None, activation: Activation = "auto") -> Trained | None:
+    """The activation of a tag's or local folder's weights; None where only reading or downloading them will tell.
+
+    Raises ModelError if weights, name and activation do not fit each other.
+    """
     if name.startswith((HUB, FOLDER)):
         if weights is not None:
             raise ModelError(f"model {name!r} brings its own weights; leave weights out (it says {weights!r})")
-        return False
+        if name.startswith(HUB):
+            return None
+        return config_activation(name, Path(name.removeprefix(FOLDER)) / "open_clip_config.json", activation)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not weights:
         raise ModelError(f"model {name!r} needs weights: a local file, or one of its tags: {', '.join(tags) or 'none'}")
     tag = open_clip.get_pretrained_cfg(name, weights)
     if tag:
         _check_preprocessing(name, tag.get("resize_mode", "shortest"), tag.get("interpolation", "bicubic"))
-        return bool(tag.get("quick_gelu"))
-    path = Path(weights)
-    if path.is_file():
-        return False  # a file says nothing of its activation: the architecture's name does (ViT-B-32-quickgelu)
-    if path.suffix or "/" in weights:
-        raise ModelError(f"weights file {weights} for model {name!r} does not exist")
-    raise ModelError(
-        f"weights {weights!r} of model {name!r} are neither a file nor one of its tags; {suggest(weights, tags)}"
+        return tag_activation(name, weights, activation)
+    try:
+        find_weights_file(weights)
+    except FileNotFoundError as error:
+        if Path(weights).exists():
+            raise ModelError(f"weights of model {name!r}: {error}") from None
+        if Path(weights).suffix or "/" in weights:
+            raise ModelError(f"weights file {weights} for model {name!r} does not exist") from None
+        raise ModelError(
+            f"weights {weights!r} of model {name!r} are neither a file nor one of its tags; {suggest(weights, tags)}"
+        ) from None
+    return None
+
+
+def _published_model(name: str, weights: str | None, activation: Activation, settled: Trained | None) -> nn.Module:
+    """A tag's, hub's or local folder's model, as open_clip makes it once its files are in the cache."""
+    files = [] if name.startswith(FOLDER) else fetch_weights(name, weights)
+    if name.startswith(HUB):
+        settled = config_activation(name, files[-1], activation)
+    return open_clip.create_model(
+        name,
+        pretrained=weights,
+        force_quick_gelu=settled == "quick_gelu",
+        require_pretrained=True,
+        weights_only=True,
     )
+
+
+def _model_from_file(name: str, weights: Weights, activation: Activation) -> nn.Module:
+    quick = file_activation(name, weights, activation) == "quick_gelu"
+    with _without_warning("No pretrained weights loaded"):  # they are, a line later
+        model = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=quick)
+    load_weights(model, weights, name)
+    return model
+
+
+@contextlib.contextmanager
+def _without_warning(beginning: str) -> Iterator[None]:
+    """Keeps one message of open_clip, which logs to the root logger, from being shown."""
+    logger, unwanted = logging.getLogger(), lambda record: not str(record.msg).startswith(beginning)
+    logger.addFilter(unwanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(unwanted)
 
 
 def _why_not_loaded(name: str, weights: str | None, error: Exception) -> str:

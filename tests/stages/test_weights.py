@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,15 @@ import pytest
 from stages.settings import DinoGuide, ModelSettings
 from stages.stage import NotKnownYet
 from stages.vision.towers import ModelError
-from stages.weights import guide_weights_id, is_resolved, is_weights_file, model_weights_id, resolve_model
+from stages.weights import (
+    check_unchanged,
+    guide_weights_id,
+    is_resolved,
+    is_weights_file,
+    load_model,
+    model_weights_id,
+    resolve_weights,
+)
 
 
 @pytest.fixture
@@ -53,13 +62,42 @@ def test_the_same_weights_file_in_two_architectures_is_two_models(tmp_path):
     assert len(names) == 2
 
 
-def test_a_guide_is_its_file_or_the_public_name_it_is_downloaded_by(tmp_path):
+def test_a_weights_file_is_what_it_holds_wherever_it_lies(tmp_path):
+    (tmp_path / "clip").mkdir()
+    first, second = tmp_path / "w.safetensors", tmp_path / "clip/model.safetensors"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    by_file, by_folder = ModelSettings(weights=str(first)), ModelSettings(weights=str(second.parent))
+    cache = str(tmp_path / "cache.json")
+    assert model_weights_id(by_file, cache) == model_weights_id(by_folder, cache)
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=r"clip has none of model\.safetensors"):
+        model_weights_id(by_folder, cache)
+
+
+def test_what_decides_the_activation_of_a_file_is_part_of_its_identity(tmp_path):
+    file, cache = tmp_path / "model.safetensors", str(tmp_path / "cache.json")
+    file.write_bytes(b"weights")
+
+    def identity(activation: str = "auto") -> str:
+        return model_weights_id(ModelSettings(weights=str(file), activation=activation), cache)
+
+    names = {identity(), identity("gelu"), identity("quick_gelu")}
+    for activation in ("gelu", "quick_gelu"):
+        towers = {name: {"hidden_act": activation} for name in ("text_config", "vision_config")}
+        (tmp_path / "config.json").write_text(json.dumps(towers))
+        names.add(identity())
+    assert len(names) == 5
+    assert identity("gelu") in names, "a setting needs no config"
+
+
+def test_a_guide_is_what_its_file_holds(tmp_path):
     file, cache = tmp_path / "dino.pth", str(tmp_path / "cache.json")
     file.write_bytes(b"weights")
     by_file = guide_weights_id(DinoGuide(weights=str(file)), cache)
+    assert by_file == hashlib.sha256(b"weights").hexdigest()
     file.write_bytes(b"other weights")
     assert guide_weights_id(DinoGuide(weights=str(file)), cache) != by_file
-    assert guide_weights_id(DinoGuide(name="vit_small"), cache) == "timm:vit_small"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +117,8 @@ def test_a_tag_is_told_from_a_path(weights, is_file):
 def test_what_a_public_name_stands_for_is_known_only_after_it_was_downloaded(tmp_path):
     with pytest.raises(NotKnownYet, match="known after the weights are downloaded"):
         model_weights_id(ModelSettings(weights="openai"), str(tmp_path / "cache.json"))
+    with pytest.raises(NotKnownYet, match="known after the weights are downloaded"):
+        guide_weights_id(DinoGuide(), str(tmp_path / "cache.json"))
 
 
 @pytest.fixture
@@ -100,14 +140,58 @@ def published(tmp_path, monkeypatch):
 def test_a_tag_is_downloaded_once_and_then_stands_for_the_hash_of_what_came(published, tmp_path):
     model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
     assert not is_resolved(model, cache)
-    resolve_model(model, cache, "run")
+    resolve_weights(model, cache, "run")
     expected = hashlib.sha256(published.read_bytes()).hexdigest()
-    assert model_weights_id(model, cache) == f"ViT-B-32:{expected}"
+    assert model_weights_id(model, cache) == f"ViT-B-32:{expected}:gelu"
     published.unlink()
-    resolve_model(model, str(tmp_path / "another" / "weights.json"), "run")
-    assert model_weights_id(model, str(tmp_path / "another" / "weights.json")) == f"ViT-B-32:{expected}"
+    resolve_weights(model, str(tmp_path / "another" / "weights.json"), "run")
+    assert model_weights_id(model, str(tmp_path / "another" / "weights.json")) == f"ViT-B-32:{expected}:gelu"
+
+
+def test_a_setting_that_contradicts_a_public_model_is_refused_while_planning(published, tmp_path):
+    model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
+    resolve_weights(model, cache, "run")
+    stated = model.model_copy(update={"activation": "gelu"})
+    assert model_weights_id(stated, cache) == model_weights_id(model, cache)
+    wrong = model.model_copy(update={"activation": "quick_gelu"})
+    with pytest.raises(ModelError, match=r"model\.activation is quick_gelu, but ViT-B-32 ours says gelu"):
+        model_weights_id(wrong, cache)
+
+
+def test_a_public_model_that_was_changed_since_is_refused_when_it_is_loaded(published, tmp_path):
+    model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
+    resolve_weights(model, cache, "run")
+    check_unchanged(model, cache)
+    (tmp_path / ".cache/clip/some-weights.pt").unlink()  # another node, where nothing is in the cache yet
+    published.write_bytes(b"changed since")
+    with pytest.raises(ModelError, match=r"ViT-B-32 ours was changed where it is published .*models\.json notes"):
+        load_model(model, cache)
+
+
+def test_a_guide_from_timms_hub_stands_for_the_hash_of_what_came(tmp_path, monkeypatch):
+    file = tmp_path / "hub.safetensors"
+    file.write_bytes(b"published")
+    monkeypatch.setattr("stages.vision.dino.download_guide", lambda name: file)
+    guide, cache = DinoGuide(name="test_vit"), str(tmp_path / "store" / "weights.json")
+    assert not is_resolved(guide, cache)
+    resolve_weights(guide, cache, "run")
+    assert is_resolved(guide, cache)
+    assert guide_weights_id(guide, cache) == hashlib.sha256(b"published").hexdigest()
+    assert guide_weights_id(DinoGuide(name="test_vit", weights=str(file)), cache) == guide_weights_id(guide, cache)
+    check_unchanged(guide, cache)
+    file.write_bytes(b"published anew")
+    with pytest.raises(ModelError, match="timm test_vit was changed where it is published"):
+        check_unchanged(guide, cache)
+    check_unchanged(DinoGuide(weights=str(file)), cache)  # a local file may change: it is another guide then
+
+
+def test_a_local_model_is_loaded_with_its_setting(tiny_model, tmp_path):
+    tower = load_model(ModelSettings(name=f"local-dir:{tiny_model}"), str(tmp_path / "weights.json"))
+    assert tower.encode_texts(["a wren"]).shape == (1, 24)
+    with pytest.raises(ModelError, match=r"model\.activation says quick_gelu"):
+        load_model(ModelSettings(name=tower.name, activation="quick_gelu"), str(tmp_path / "weights.json"))
 
 
 def test_a_tag_that_is_none_is_refused_before_any_download(tmp_path):
     with pytest.raises(ModelError, match="neither a file nor one of its tags; did you mean openai"):
-        resolve_model(ModelSettings(name="ViT-B-32", weights="openay"), str(tmp_path / "weights.json"), "run")
+        resolve_weights(ModelSettings(name="ViT-B-32", weights="openay"), str(tmp_path / "weights.json"), "run")

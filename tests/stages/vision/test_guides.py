@@ -1,4 +1,4 @@
-"""Guides: attention against an explicit softmax over the model's own queries and keys."""
+"""Guides: attention against the whole matrix that the last block of the unchanged model makes for itself."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from timm.layers import apply_rot_embed_cat
 
 from stages.vision.crops import image_tensor, normalize, squash
-from stages.vision.guides import CenterGuide, ClipGuide, DinoGuide, UniformGuide, load_guide
+from stages.vision.guides import CenterGuide, ClipGuide, DinoGuide, Guide, UniformGuide, load_guide
 from stages.vision.towers import ModelError, load_tower
 
 TIMM_MODELS = [
     ("vit_tiny_patch16_224", 64),  # DINO's own architecture, smaller
-    ("vit_small_patch14_reg4_dinov2", 56),  # four registers, layer scale
+    ("vit_small_patch14_dinov2", 56),  # layer scale
+    ("vit_small_patch14_reg4_dinov2", 56),  # and four registers
     ("vit_small_patch16_dinov3", 64),  # four registers, rotary positions
     ("eva02_tiny_patch14_224", 56),  # separate query and key projections, rotary positions
 ]
@@ -35,33 +35,23 @@ def saved(name: str, size: int, tmp_path) -> tuple[torch.nn.Module, str]:
 
 
 @torch.no_grad()
-def by_explicit_softmax(model, pixels: torch.Tensor) -> torch.Tensor:
-    """The last block's whole attention matrix from the queries and keys that its own forward pass makes."""
-    seen, attn, prefix = {}, model.blocks[-1].attn, model.num_prefix_tokens
-    hooks = [
-        attn.q_norm.register_forward_hook(lambda module, inputs, output: seen.update(q=output)),
-        attn.k_norm.register_forward_hook(lambda module, inputs, output: seen.update(k=output)),
-        attn.register_forward_pre_hook(
-            lambda module, inputs, options: seen.update(rope=options.get("rope")), with_kwargs=True
-        ),
-    ]
+def by_full_block(model, pixels: torch.Tensor) -> torch.Tensor:
+    """CLS to patches, mean over heads, of the attention that the last block's own forward pass computes."""
+    seen, attn = [], model.blocks[-1].attn
+    attn.fused_attn = False  # a fused kernel keeps its matrix to itself
+    hook = attn.attn_drop.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model.forward_features(pixels)
-    for hook in hooks:
-        hook.remove()
-    query, key = seen["q"], seen["k"]
-    if seen["rope"] is not None:
-        half = getattr(attn, "rotate_half", False)
-        turned = [apply_rot_embed_cat(part[:, :, prefix:], seen["rope"], half=half) for part in (query, key)]
-        query = torch.cat([query[:, :, :prefix], turned[0]], dim=2)
-        key = torch.cat([key[:, :, :prefix], turned[1]], dim=2)
-    matrix = (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5).softmax(dim=-1)
+    hook.remove()
+    (matrix,) = seen
+    assert matrix.shape[2] == matrix.shape[3]
+    torch.testing.assert_close(matrix.sum(dim=-1), torch.ones(matrix.shape[:3]))
     side = model.patch_embed.grid_size[0]
-    return matrix.mean(dim=1)[:, 0, prefix:].view(len(pixels), side, side)
+    return matrix[:, :, 0, -side * side :].mean(dim=1).view(len(pixels), side, side)
 
 
 @pytest.mark.parametrize(("name", "size"), TIMM_MODELS)
 @pytest.mark.parametrize("normalization", ["half", "imagenet"])
-def test_dino_attention_equals_the_explicit_softmax(name, size, normalization, natural, tmp_path):
+def test_dino_attention_equals_that_of_the_full_block(name, size, normalization, natural, tmp_path):
     model, path = saved(name, size, tmp_path)
     guide = DinoGuide(name, path, normalization, image_size=size)
     images = [image_tensor(natural(40, 70)), image_tensor(natural(90, 50))]
@@ -73,7 +63,7 @@ def test_dino_attention_equals_the_explicit_softmax(name, size, normalization, n
     saliency = guide.saliency(images)
     assert saliency.shape == (2, 4, 4)
     assert saliency.dtype == torch.float32
-    torch.testing.assert_close(saliency, by_explicit_softmax(model, pixels), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(saliency, by_full_block(model, pixels), rtol=1e-4, atol=1e-6)
     assert (saliency.sum(dim=(1, 2)) < 1).all()  # the rest is on CLS and registers
 
 
@@ -85,12 +75,36 @@ def test_clip_guide_sees_the_whole_squashed_image(tiny_clip, natural):
     assert saliency.shape == (2, 4, 4)
     assert (saliency > 0).all()
     pixels = normalize(squash(wide, 32, interpolation="bicubic")[None], tower.mean, tower.std)
-    tokens = tower.last_block.tokens(pixels)
-    torch.testing.assert_close(saliency[:1], tower.last_block.attention(tokens))
+    tokens = tower.cropper.tokens(pixels)
+    torch.testing.assert_close(saliency[:1], tower.cropper.attention(tokens))
     torch.testing.assert_close(guide.saliency([wide], tower_tokens=tokens), saliency[:1])
     painted = wide.clone()
     painted[:, :, :8] = 255  # the end that a centre crop would throw away
     assert not torch.allclose(guide.saliency([painted]), saliency[:1])
+
+
+class LedByText:
+    """A guide as text-guided ones will be: attention to the patches whose pixels are most like a text's vector."""
+
+    def saliency(self, images, tower_tokens=None, texts=None):
+        patches = torch.stack([squash(image, 2) for image in images]).flatten(2)
+        likeness = torch.einsum("bcp,mc->bmp", patches, texts).amax(dim=1)
+        return likeness.softmax(dim=-1).view(-1, 2, 2)
+
+
+def test_a_guide_may_be_led_by_descriptors_and_the_others_ignore_them(tiny_clip, natural, tmp_path):
+    reddish = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    reddish[0, :4, 4:] = 255
+    red, blue = torch.eye(3)[:1], torch.eye(3)[2:]
+    led: Guide = LedByText()
+    assert led.saliency([reddish], texts=red).flatten().argmax() == 1
+    assert led.saliency([reddish], texts=blue).unique().tolist() == [0.25]
+    _, path = saved("vit_tiny_patch16_224", 64, tmp_path)
+    tower = load_tower(tiny_clip(), None)
+    dino = DinoGuide("vit_tiny_patch16_224", path, image_size=64)
+    for guide in (UniformGuide(), CenterGuide(), ClipGuide(tower), dino):
+        image = image_tensor(natural(32, 32))
+        assert torch.equal(guide.saliency([image], texts=red), guide.saliency([image]))
 
 
 def test_uniform_and_center_guides():
@@ -147,3 +161,17 @@ def test_models_without_cls_attention_cannot_guide(tiny_clip, tmp_path):
         DinoGuide("resnet10t", tmp_path / "resnet.safetensors")
     with pytest.raises(ModelError, match="has no CLS attention to read"):
         ClipGuide(load_tower(tiny_clip(pool_type="avg"), None))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("vit_tiny_patch16_224", 64), ("vit_small_patch16_dinov3", 64), ("eva02_tiny_patch14_224", 56)]
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_guide_in_half_precision_looks_at_the_same_places(name, size, precision, natural, tmp_path):
+    _, path = saved(name, size, tmp_path)
+    exact, rough = (
+        DinoGuide(name, path, image_size=size, precision=p).saliency([image_tensor(natural(64, 64))])
+        for p in ("fp32", precision)
+    )
+    assert rough.dtype == torch.float32
+    assert torch.cosine_similarity(exact.flatten(1), rough.flatten(1)).min() > 0.999

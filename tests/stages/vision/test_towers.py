@@ -80,13 +80,39 @@ def test_low_precision_touches_images_a_little_and_texts_not_at_all(tiny_clip, p
     assert rough.dtype == torch.float32
     assert (exact - rough).abs().max() > 0
     assert torch.cosine_similarity(exact, rough).min() > 0.999
-    assert torch.cosine_similarity(exact, low.last_block.features(low.last_block.tokens(pixels))).min() > 0.999
+    assert torch.cosine_similarity(exact, low.cropper.features(low.cropper.tokens(pixels))).min() > 0.999
     torch.testing.assert_close(full.encode_texts(["a"]), low.encode_texts(["a"]), rtol=0, atol=0)
 
 
 def test_the_activation_is_that_of_the_weights(small_architecture):
     assert activations(load_tower("small", "openai")) == {QuickGELU}
     assert activations(load_tower("small", "laion")) == {nn.GELU}
+
+
+def test_a_setting_may_not_contradict_what_a_tag_says(small_architecture):
+    assert activations(load_tower("small", "openai", activation="quick_gelu")) == {QuickGELU}
+    with pytest.raises(ModelError, match=r"the tag laion says gelu, model\.activation says quick_gelu"):
+        load_tower("small", "laion", activation="quick_gelu")
+
+
+def test_a_setting_decides_where_a_file_does_not_say(small_architecture):
+    assert activations(load_tower("small", str(small_architecture))) == {nn.GELU}
+    assert activations(load_tower("small", str(small_architecture), activation="quick_gelu")) == {QuickGELU}
+
+
+def test_a_local_folders_config_says_its_activation(tiny_clip):
+    with pytest.raises(ModelError, match=r"open_clip_config\.json says gelu, model\.activation says quick_gelu"):
+        load_tower(tiny_clip(), None, activation="quick_gelu")
+
+
+def test_weights_come_from_a_folder_and_nobody_is_told_that_they_are_random(small_architecture, tmp_path, caplog):
+    (tmp_path / "clip").mkdir()
+    small_architecture.rename(tmp_path / "clip/model.safetensors")
+    load_tower("small", str(tmp_path / "clip"))
+    assert "No pretrained weights" not in caplog.text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty has none of model\.safetensors"):
+        load_tower("small", str(tmp_path / "empty"))
 
 
 def test_weights_come_from_a_local_file(small_architecture, tmp_path):
@@ -106,7 +132,7 @@ class Evil:
 def test_a_weights_file_with_code_is_refused_and_not_run(small_architecture, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(ModelError, match="damaged, or do not belong"):
+    with pytest.raises(ModelError, match=r"evil\.pt is damaged, or holds no weights"):
         load_tower("small", "evil.pt")
     assert not (tmp_path / "ran.txt").exists()
 
@@ -142,7 +168,7 @@ def test_a_folder_without_weights_is_refused(tiny_clip):
 
 def test_weights_of_another_architecture_are_refused(small_architecture, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match="do not belong to this architecture"):
+    with pytest.raises(ModelError, match="does not belong to this architecture"):
         load_tower("small", str(tmp_path / "other.safetensors"))
 
 
