@@ -90,7 +90,7 @@ def main() -> None:
         print(f"\n{len(reporting)} reporting sets, mean and standard deviation over sets\n\n{table(reporting)}")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_set(tower: Tower, set_name: str, per_class: int, workers: int) -> Iterator[tuple[str, str, float]]:
     """Where the model looked, how that was matched, and the percentage of `per_class` pictures of each species
     of a set that came out right. Facts that are no accuracy come in the same form."""
@@ -167,9 +167,9 @@ def _look(tower: Tower, pictures: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     for start in range(0, len(pictures), BATCH):
         some = pictures[start : start + BATCH]
         pixels = torch.stack([preprocess_whole(picture, tower.image_size) for picture in some])
-        tokens = tower.last_block.tokens(normalize(pixels, tower.mean, tower.std))
-        features = F.normalize(tower.last_block.features(tokens), dim=-1)
-        found.append((features, tokens, tower.last_block.attention(tokens)))
+        tokens = tower.cropper.tokens(normalize(pixels, tower.mean, tower.std))
+        features = F.normalize(tower.cropper.features(tokens), dim=-1)
+        found.append((features, tokens, tower.cropper.attention(tokens)))
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
@@ -184,7 +184,7 @@ def _crop(tower: Tower, pictures: list[Tensor], view: View, tokens: Tensor, maps
         found = [raw.view(len(some), view.crops, -1)]
         if view.in_features:
             windows = torch.from_numpy(np.stack([windows for _, windows in boxes]))
-            found.append(tower.last_block.crop_features(tokens[some.start : some.stop], windows))
+            found.append(tower.cropper.crop_features(tokens[some.start : some.stop], windows))
         rows.append(F.normalize(torch.cat(found, 1), dim=-1))
     return torch.cat(rows)
 

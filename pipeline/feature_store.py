@@ -11,7 +11,7 @@ from pipeline.record import fingerprints
 from pipeline.settings import Job
 from stages.settings import ModelSettings
 from stages.stage import NotKnownYet, weights_cache
-from stages.weights import model_weights_id
+from stages.weights import load_model, model_weights_id
 from storage.records import read_records
 
 TABLES = ("crops", "images", "descriptors")
@@ -29,9 +29,10 @@ class FeatureStore:
     'test/Velvet Sandrunner/004.jpg'
     """
 
-    def __init__(self, database: str, model: ModelSettings):
+    def __init__(self, database: str, model: ModelSettings, weights_cache: str):
         self.database = database
         self.model = model
+        self.weights_cache = weights_cache
         self._tower: Any = None
 
     @classmethod
@@ -54,7 +55,7 @@ class FeatureStore:
             raise StoreError(f"the store's model is gone: {error}") from None
         if weights != newest["weights"]:
             raise StoreError(f"the weights of {model.name} are not those that made this store: run the job again")
-        return cls(str(database), model)
+        return cls(str(database), model, weights_cache(Path(store)))
 
     @classmethod
     def of_plan(cls, plan: Plan, job: Job) -> tuple[FeatureStore, bool]:
@@ -64,11 +65,11 @@ class FeatureStore:
         """
         projected = plan.of("project")
         if projected.done:
-            return cls(projected.tables[0].keeper.uri, job.model), True
+            return cls(projected.tables[0].keeper.uri, job.model, weights_cache(Path(job.store))), True
         now = _of_features(fingerprints(plan))
         for record in reversed(read_records(job.store)):
             if record["database"] and now and _of_features(record["tables"]) == now:
-                return cls(str(Path(job.store) / record["database"]), job.model), False
+                return cls(str(Path(job.store) / record["database"]), job.model, weights_cache(Path(job.store))), False
         raise StoreError("these settings were not run to the end yet")
 
     def search(
@@ -115,9 +116,7 @@ class FeatureStore:
 
     def _load(self) -> Any:
         if self._tower is None:
-            from stages.vision.towers import load_tower
-
-            self._tower = load_tower(self.model.name, self.model.weights, precision="fp32", device="cpu")
+            self._tower = load_model(self.model, self.weights_cache)
         return self._tower
 
 

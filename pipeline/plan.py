@@ -71,7 +71,16 @@ def stages_of(job: Job) -> list[Stage]:
     stages: list[Stage] = [
         Describe(job.descriptors),
         EncodeText(job.model, job.descriptors, job.methods),
-        EncodeImages(job.model, job.precision, job.guides, job.views, job.seeds, job.resources.encode, READ_SPLITS),
+        EncodeImages(
+            job.model,
+            job.precision,
+            job.guides,
+            job.views,
+            job.seeds,
+            job.resources.encode,
+            READ_SPLITS,
+            job.decode,
+        ),
         Score(job.methods, job.descriptors, job.seeds, job.score),
         Evaluate(job.evaluate),
         Project(job.methods, job.descriptors),
@@ -95,7 +104,7 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
 
 def make_plan(job: Job) -> Plan:
     """Plan a job. Raises ValueError for a data set or descriptor file that does not fit the job."""
-    manifest, classes = read_manifest(job.dataset)
+    manifest, classes = read_manifest(job.dataset, str(Path(job.store) / "listings"))
     kept: dict[str, tuple[Table, ...]] = {}
     inputs = Inputs(Path(job.store), manifest, classes, kept)
     plans = []

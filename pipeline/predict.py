@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipeline.plan import Plan
 from pipeline.settings import Job
+from stages.settings import ViewSettings
+
+if TYPE_CHECKING:
+    from stages.encoder import Image
 
 
 class NotComputed(RuntimeError):
@@ -45,29 +49,21 @@ def new_predictions(
     import torch
 
     from stages.encode_images import guides_in_use
-    from stages.encoder import Encoder, Image, ViewTable
+    from stages.encoder import Encoder, ViewTable
     from stages.score import load_features, load_texts, predict_rows
-    from stages.vision.decode import UnreadableImage, decode_image
 
     scored = [t for t in _scored(plan) if not methods or t.plan[0].method.row_name in methods]
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
         raise NotComputed("the descriptors are not encoded yet")
-    decoded, unreadable = [], []
-    for path in images:
-        try:
-            decoded.append(Image(key=str(path), id=path.name, pixels=decode_image(path.read_bytes())))
-        except UnreadableImage as error:
-            unreadable.append((path, str(error)))
-        except OSError as error:
-            unreadable.append((path, f"cannot be read: {error.strerror or error}"))
-    if not decoded:
-        return [], unreadable
     read = {folder for table in scored for folder in (table.plan[0].whole, table.plan[0].view)}
     encoded = {t.keeper.folder: t for t in plan.of("encode_images").tables if t.keeper.folder in read}
     views = {table.name: ViewTable(*table.plan) for table in encoded.values() if table.plan is not None}
+    decoded, unreadable = _decode(images, job, {name: table.view for name, table in views.items()})
+    if not decoded:
+        return [], unreadable
     guides = guides_in_use([table.plan for table in encoded.values() if table.plan is not None], job.guides)
     on_gpu = torch.cuda.is_available() and job.resources.encode.gpus != 0
-    encoder = Encoder(job.model, guides, job.precision, "cuda" if on_gpu else "cpu")
+    encoder = Encoder(job.model, guides, job.precision, "cuda" if on_gpu else "cpu", plan.inputs.weights_cache())
     made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
     memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
     rows = []
@@ -78,6 +74,29 @@ def new_predictions(
         predicted = predict_rows(reading, keys, features, load_texts(reading), max(top_k, 1))
         rows += [_row(row["key"], reading.method.row_name, seed, row, top_k) for row in predicted.to_pylist()]
     return rows, unreadable
+
+
+def _decode(
+    images: Sequence[Path], job: Job, views: Mapping[str, ViewSettings]
+) -> tuple[list[Image], list[tuple[Path, str]]]:
+    """The images that can be read, and those that cannot with the reason."""
+    from stages.encoder import Image
+    from stages.photograph import decode_photograph
+    from stages.vision.decode import UnreadableImage
+    from stages.vision.names import input_size
+
+    decoded, unreadable = [], []
+    for path in images:
+        try:
+            size = input_size(job.model.name)
+            photograph = decode_photograph(path.read_bytes(), views, size, full=job.decode == "full")
+        except UnreadableImage as error:
+            unreadable.append((path, str(error)))
+        except OSError as error:
+            unreadable.append((path, f"cannot be read: {error.strerror or error}"))
+        else:
+            decoded.append(Image(key=str(path), id=path.name, photograph=photograph))
+    return decoded, unreadable
 
 
 class _InMemory:

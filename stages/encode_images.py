@@ -7,33 +7,36 @@ so features never travel through the object store and a batch that is tried agai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.phases import Phases
 from stages.pool_size import DECODE_CPUS, pool_size
 from stages.settings import (
     DinoGuide,
+    DrawnByGuide,
     EncodeResources,
-    GuidedView,
     GuideSettings,
     ModelSettings,
     ViewSettings,
 )
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects
 from stages.streaming import Batch, batches_of, stream
+from stages.vision.names import input_size
 from stages.weights import guide_weights_id, model_weights_id
 
 BATCH_WITH_GPUS, BATCH_WITHOUT = 64, 16
+DECODE_TOGETHER = 8
+"""Images a decoding task takes: a batch is decoded by several, so that many cores feed one GPU."""
 
 
 class EncodeImages(Stage):
     """Keeps the table `whole` (one vector an image) and one table a view set and seed."""
 
     name: ClassVar[str] = "encode_images"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -45,6 +48,7 @@ class EncodeImages(Stage):
         seeds: Sequence[int],
         resources: EncodeResources,
         splits: Sequence[str],
+        decode: str = "reduced",
     ):
         self.model = model
         self.precision = precision
@@ -53,13 +57,15 @@ class EncodeImages(Stage):
         self.seeds = seeds
         self.resources = resources
         self.splits = splits
+        self.decode = decode
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """`whole` first, then `views.NAME` for one seed or `views.NAME.seed.S` for each of several."""
         weights = model_weights_id(self.model, inputs.weights_cache())
         chosen = inputs.manifest.filter(pc.is_in(inputs.manifest["split"], pa.array(self.splits)))
         wanted = chosen["key"].to_pylist()
-        whole = Ingredients(settings={"model.precision": self.precision}, version=self.version, weights=weights)
+        settings = {"model.precision": self.precision, "decode": self.decode}
+        whole = Ingredients(settings=settings, version=self.version, weights=weights)
         tables = [
             Table(self.name, "whole", whole, wanted, inputs.shard_table(self.name, whole)),
         ]
@@ -74,8 +80,8 @@ class EncodeImages(Stage):
     def _view_ingredients(self, name: str, view: ViewSettings, seed: int, weights: str, inputs: Inputs) -> Ingredients:
         """A view set's own name is no part of what decides its rows, nor is its guide's."""
         settings: dict[str, Any] = {f"views.{key}": value for key, value in view.model_dump().items()}
-        settings |= {"model.precision": self.precision, "seed": seed}
-        if isinstance(view, GuidedView):
+        settings |= {"model.precision": self.precision, "decode": self.decode, "seed": seed}
+        if isinstance(view, DrawnByGuide):
             guide = self.guides[view.guide]
             settings.pop("views.guide")
             settings |= {f"guides.{key}": value for key, value in guide.model_dump().items()}
@@ -94,7 +100,13 @@ class EncodeImages(Stage):
         if batch == "auto":
             batch = BATCH_WITH_GPUS if pool.gpus else BATCH_WITHOUT
         decode = ray.remote(num_cpus=DECODE_CPUS, max_retries=0)(_decode)
-        actor_class = ray.remote(**pool.resources, max_restarts=0, max_task_retries=0)(_EncodeActor)
+        # On a GPU two batches are in an actor at a time: one is copied, cut and written while the other is computed.
+        threads = {"max_concurrency": 2} if pool.gpus else {}
+        actor_class = ray.remote(
+            **pool.resources, **threads, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )(_EncodeActor)
+        views = {table.name: table.plan[0] for table in tables if table.plan is not None}
+        size = input_size(self.model.name)
 
         def start_actor() -> Any:
             return actor_class.remote(
@@ -105,10 +117,14 @@ class EncodeImages(Stage):
                 pool.threads,
                 [(table.name, table.keeper.folder, table.plan) for table in tables],
                 run.id,
+                inputs.weights_cache(),
             )
 
         def submit(actor: Any, batch: Batch) -> Any:
-            return actor.encode.remote(decode.remote(batch.rows))
+            parts = [
+                batch.rows[start : start + DECODE_TOGETHER] for start in range(0, len(batch.rows), DECODE_TOGETHER)
+            ]
+            return actor.encode.remote(*[decode.remote(part, views, size, self.decode == "full") for part in parts])
 
         rejected = set().union(*(table.rejected for table in tables))
         batches = batches_of(rows, batch)
@@ -117,7 +133,8 @@ class EncodeImages(Stage):
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
             else:
-                computed, refused = done.answer
+                computed, refused, seconds = done.answer
+                run.timed(seconds)
             rejected.update(refused)
             run.advance(computed, len(refused))
             check_rejects(self.name, len(rejected), len(tables[0].wanted), run.max_rejects)
@@ -127,7 +144,7 @@ def guides_in_use(
     plans: Sequence[tuple[ViewSettings, int]], guides: Mapping[str, GuideSettings]
 ) -> dict[str, GuideSettings]:
     """The guides that these tables' view sets look through: no other needs loading."""
-    used = {view.guide for view, _ in plans if isinstance(view, GuidedView)}
+    used = {view.guide for view, _ in plans if isinstance(view, DrawnByGuide)}
     return {name: guide for name, guide in guides.items() if name in used}
 
 
@@ -165,23 +182,24 @@ def _reject(tables: Sequence[Table], rows: Sequence[Mapping[str, Any]], run: str
             table.keeper.reject(refused, "encode_images", run)
 
 
-def _decode(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Read and decode; a row that cannot be gets a reason in place of pixels."""
-    import time
-
-    from stages.vision.decode import UnreadableImage, decode_image
+def _decode(
+    rows: list[dict[str, Any]], views: Mapping[str, ViewSettings], size: int, full: bool
+) -> list[dict[str, Any]]:
+    """Read and decode; a row that cannot be gets a reason in place of a photograph."""
+    from stages.photograph import decode_photograph
+    from stages.vision.bounds import LARGEST_FILE, UnreadableImage
+    from storage.blobs import read_blobs
 
     decoded = []
-    for row in rows:
-        start = time.perf_counter()
+    for row, data in zip(rows, read_blobs([row["uri"] for row in rows], LARGEST_FILE), strict=True):
+        if isinstance(data, OSError):
+            decoded.append(row | {"reason": f"cannot be read: {data.strerror or data}"})
+            continue
+        lacking = {name: views[name] for name in row["lacks"] if name in views}
         try:
-            pixels = decode_image(Path(row["uri"]).read_bytes())
+            decoded.append(row | {"photograph": decode_photograph(data, lacking, size, full=full)})
         except UnreadableImage as error:
             decoded.append(row | {"reason": str(error)})
-        except OSError as error:
-            decoded.append(row | {"reason": f"cannot be read: {error.strerror or error}"})
-        else:
-            decoded.append(row | {"pixels": pixels, "decode_seconds": time.perf_counter() - start})
     return decoded
 
 
@@ -197,9 +215,10 @@ class _EncodeActor:
         threads: int,
         tables: list[tuple[str, str, Any]],
         run: str,
+        weights_cache: str,
     ):
         self.model, self.guides, self.precision, self.device = model, guides, precision, device
-        self.threads, self.tables, self.run = threads, tables, run
+        self.threads, self.tables, self.run, self.weights_cache = threads, tables, run, weights_cache
 
     def setup(self) -> None:
         """Load the models; apart from construction, so that what it raises is told from a death."""
@@ -209,23 +228,34 @@ class _EncodeActor:
         from storage.shards import ShardTable
 
         torch.set_num_threads(self.threads)
-        self.encoder = Encoder(self.model, self.guides, self.precision, self.device)
+        self.encoder = Encoder(self.model, self.guides, self.precision, self.device, self.weights_cache)
         self.keepers = {name: ShardTable(folder) for name, folder, _ in self.tables}
         self.views = {name: ViewTable(*plan) for name, _, plan in self.tables if plan is not None}
 
-    def encode(self, rows: list[dict[str, Any]]) -> tuple[int, list[str]]:
-        """Encode a decoded batch, append a shard a table; returns (images encoded, keys rejected)."""
+    def encode(self, *parts: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
+        """Encode a decoded batch, append a shard a table; returns images encoded, keys rejected, seconds by phase."""
+        import torch
+
+        if self.device == "cpu":
+            return self._encode([row for part in parts for row in part])
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return self._encode([row for part in parts for row in part])
+
+    def _encode(self, rows: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
         from stages.encoder import Image
 
-        good = [row for row in rows if "pixels" in row]
-        bad = [row for row in rows if "pixels" not in row]
+        phases = Phases()
+        good = [row for row in rows if "photograph" in row]
+        bad = [row for row in rows if "photograph" not in row]
         if good:
-            images = [Image(row["key"], row["id"], row["pixels"], row["decode_seconds"]) for row in good]
-            made = self.encoder.encode(images, [set(row["lacks"]) for row in good], self.views)
-            for name, table in made.items():
-                self.keepers[name].append(table, self.run)
+            images = [Image(row["key"], row["id"], row["photograph"]) for row in good]
+            made = self.encoder.encode(images, [set(row["lacks"]) for row in good], self.views, phases)
+            with phases.measure("write"):
+                for name, table in made.items():
+                    self.keepers[name].append(table, self.run)
         for name, keeper in self.keepers.items():
             refused = [{key: row[key] for key in ("key", "uri", "reason")} for row in bad if name in row["lacks"]]
             if refused:
                 keeper.reject(refused, "encode_images", self.run)
-        return len(good), [row["key"] for row in bad]
+        phases.seconds["decode"] = sum(row["photograph"].seconds for row in good)
+        return len(good), [row["key"] for row in bad], dict(phases.seconds)

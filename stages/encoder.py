@@ -6,7 +6,7 @@ Everything that needs a model and no Ray: an actor holds one `Encoder`, a test c
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +14,27 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stages.settings import GuidedView, GuideSettings, ModelSettings, RandomView, ViewSettings
-from stages.vision.boxes import draw_cells, feature_windows, guided_boxes, image_rng, random_boxes
+from stages.feature_rows import unit_columns, whole_rows
+from stages.phases import Phases
+from stages.photograph import Photograph
+from stages.settings import DinoGuide, GuidedView, GuideSettings, ModelSettings, ViewSettings
+from stages.views import DrawnViews, draw_views, view_pixels
 from stages.vision.crops import image_tensor
 from stages.vision.guides import load_guide
-from stages.vision.towers import load_tower
+from stages.weights import check_unchanged, load_model
 from storage.schemas import fixed_list
 
-FORWARD_BATCH = 256
+FORWARD_BATCH = {"cpu": 64, "cuda": 256}
+"""Inputs of one forward pass: enough to be fast, no more, for each takes megabytes of activations."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A decoded image: its key and id, RGB pixels uint8 [H, W, 3], and the seconds its decoding took."""
+    """A decoded image with the key of its rows and the id that its random draws depend on."""
 
     key: str
     id: str
-    pixels: np.ndarray
-    decode_seconds: float = 0.0
+    photograph: Photograph
 
 
 @dataclass(frozen=True)
@@ -43,182 +46,209 @@ class ViewTable:
 
 
 class Encoder:
-    """A CLIP tower with the guides that the view sets of a job need."""
+    """A CLIP tower with the guides that the view sets of a job need; threads may share it."""
 
-    def __init__(self, model: ModelSettings, guides: Mapping[str, GuideSettings], precision: str, device: str):
-        self.device = device
-        self.tower = load_tower(model.name, model.weights, precision=precision, device=device)
-        self.guides = {name: self._load_guide(guide) for name, guide in guides.items()}
+    def __init__(
+        self,
+        model: ModelSettings,
+        guides: Mapping[str, GuideSettings],
+        precision: str,
+        device: str,
+        weights_cache: str,
+    ):
+        """`weights_cache`: that of the store, which notes what public names stand for. Raises ModelError."""
+        self.device = torch.device(device)
+        self.forward_batch = FORWARD_BATCH[self.device.type]
+        self.tower = load_model(model, weights_cache, precision=precision, device=device)
+        self.guides = {name: self._load_guide(guide, weights_cache) for name, guide in guides.items()}
 
-    def _load_guide(self, guide: GuideSettings) -> Any:
+    def _load_guide(self, guide: GuideSettings, weights_cache: str) -> Any:
+        if isinstance(guide, DinoGuide):
+            check_unchanged(guide, weights_cache)
         options = guide.model_dump(exclude={"kind"})
-        return load_guide(guide.kind, tower=self.tower, device=self.device, **options)
+        return load_guide(guide.kind, tower=self.tower, precision=self.tower.precision, device=self.device, **options)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(
-        self, images: Sequence[Image], lacks: Sequence[set[str]], views: Mapping[str, ViewTable]
+        self,
+        images: Sequence[Image],
+        lacks: Sequence[set[str]],
+        views: Mapping[str, ViewTable],
+        phases: Phases | None = None,
     ) -> dict[str, pa.Table]:
         """Rows for the tables that lack them.
 
-        `lacks[i]` names the tables without a row for image i: "whole", or a key of `views`.
-        Returns table name -> rows, columns as described in the README's "What lies in the store".
+        `lacks[i]` names the tables without a row for image i: "whole", or a key of `views`. `phases` gets the seconds
+        of copy, guide, encode, crop and feature_crop. Returns table name -> rows, columns as described in the README's
+        "What lies in the store".
         """
-        pixels = [image_tensor(image.pixels).to(self.device) for image in images]
-        saliency = self._saliency(pixels, lacks, views)
-        tokens, whole, whole_seconds = self._whole(pixels, lacks, views)
+        phases = phases or Phases()
+        with phases.measure("copy"):
+            pixels = [self._upload(image.photograph) for image in images]
+        seen = _Seen(images, lacks, views, pixels, phases)
+        saliency = self._saliency(seen)
+        tokens, whole, whole_seconds = self._whole(seen)
         rows: dict[str, pa.Table] = {}
-        chosen = [number for number, names in enumerate(lacks) if "whole" in names]
+        chosen = seen.lacking({"whole"})
         if chosen:
-            rows["whole"] = _whole_rows([images[n] for n in chosen], [whole[n] for n in chosen], whole_seconds)
+            rows["whole"] = whole_rows([images[n] for n in chosen], np.stack([whole[n] for n in chosen]), whole_seconds)
         for name, table in views.items():
-            chosen = [number for number, names in enumerate(lacks) if name in names]
+            chosen = seen.lacking({name})
             if chosen:
-                rows[name] = self._view_rows(table, chosen, images, pixels, saliency, tokens)
+                rows[name] = self._view_rows(name, table, chosen, seen, saliency, tokens)
         return rows
 
-    def _saliency(
-        self, pixels: Sequence[torch.Tensor], lacks: Sequence[set[str]], views: Mapping[str, ViewTable]
-    ) -> dict[tuple[str, int], tuple[np.ndarray, float]]:
+    def _upload(self, photograph: Photograph) -> dict[str, torch.Tensor]:
+        """The pixels uint8 [3, h, w] on the device, by table; tables that share an array share a tensor."""
+        tensors: dict[int, torch.Tensor] = {}
+        for array in photograph.pixels.values():
+            if id(array) not in tensors:
+                tensor = image_tensor(array)
+                if self.device.type == "cuda":  # from pinned memory a copy runs beside what the device computes
+                    tensor = tensor.contiguous().pin_memory().to(self.device, non_blocking=True)
+                tensors[id(array)] = tensor
+        return {name: tensors[id(array)] for name, array in photograph.pixels.items()}
+
+    def _saliency(self, seen: _Seen) -> dict[tuple[str, int], tuple[np.ndarray, float]]:
         """(guide, image number) -> saliency [G, G] and seconds; one pass an image and guide, for all view sets."""
         found = {}
         for guide_name, guide in self.guides.items():
-            users = {name for name, table in views.items() if getattr(table.view, "guide", None) == guide_name}
-            chosen = [number for number, names in enumerate(lacks) if names & users]
-            if not chosen:
-                continue
-            start = time.perf_counter()
-            grids = guide.saliency([pixels[number] for number in chosen]).cpu().numpy()
-            seconds = (time.perf_counter() - start) / len(chosen)
+            users = {name for name, table in seen.views.items() if getattr(table.view, "guide", None) == guide_name}
+            chosen = seen.lacking(users)
+            start, grids = time.perf_counter(), []
+            with seen.phases.measure("guide"):
+                for part in _parts(chosen, self.forward_batch):
+                    grids += [*guide.saliency([seen.pixels[number]["whole"] for number in part]).cpu().numpy()]
+            seconds = (time.perf_counter() - start) / max(1, len(chosen))
             found.update({(guide_name, n): (grid, seconds) for n, grid in zip(chosen, grids, strict=True)})
         return found
 
-    def _whole(
-        self, pixels: Sequence[torch.Tensor], lacks: Sequence[set[str]], views: Mapping[str, ViewTable]
-    ) -> tuple[dict[int, torch.Tensor], dict[int, np.ndarray], float]:
-        """Tokens before the last block (where feature crops need them) and whole-image features, by image number."""
-        cropping = {name for name, table in views.items() if _crops_features(table.view, self.tower)}
-        chosen = [number for number, names in enumerate(lacks) if "whole" in names or names & cropping]
-        tokens: dict[int, torch.Tensor] = {}
+    def _whole(self, seen: _Seen) -> tuple[dict[tuple[int, int], torch.Tensor], dict[int, np.ndarray], float]:
+        """(layer, image number) -> tokens for feature crops, image number -> feature of the whole image, seconds."""
+        cropping = {name: table.view for name, table in seen.views.items() if _crops_features(table.view, self.tower)}
+        layers = {self._layer(view) for view in cropping.values()}
+        chosen = seen.lacking({*cropping, "whole"})
+        tokens: dict[tuple[int, int], torch.Tensor] = {}
         features: dict[int, np.ndarray] = {}
         start = time.perf_counter()
-        for part in _parts(chosen, FORWARD_BATCH):
-            batch = torch.cat([self.tower.preprocess(pixels[n]) for n in part])
-            if self.tower.can_crop_features:
-                entering = self.tower.last_block.tokens(batch)
-                encoded = self.tower.last_block.features(entering)
-                tokens.update(zip(part, entering, strict=True))
-            else:
-                encoded = self.tower.encode_images(batch)
-            features.update(zip(part, encoded.float().cpu().numpy(), strict=True))
-        seconds = (time.perf_counter() - start) / max(1, len(chosen))
-        return tokens, features, seconds
+        for part in _parts(chosen, self.forward_batch):
+            with seen.phases.measure("crop"):
+                batch = torch.cat([self.tower.preprocess(seen.pixels[n]["whole"]) for n in part])
+            with seen.phases.measure("encode"):
+                if layers:
+                    last = self.tower.cropper.layers - 1
+                    entering = self.tower.cropper.tokens_at(batch, [*layers, last])
+                    encoded = self.tower.cropper.features(entering[last])
+                    tokens |= {(layer, n): entering[layer][i] for layer in layers for i, n in enumerate(part)}
+                else:
+                    encoded = self.tower.encode_images(batch)
+                features.update(zip(part, encoded.cpu().numpy(), strict=True))
+        return tokens, features, (time.perf_counter() - start) / max(1, len(chosen))
+
+    def _layer(self, view: GuidedView) -> int:
+        return self.tower.cropper.layers - 1 if view.layer is None else view.layer
 
     def _view_rows(
         self,
+        name: str,
         table: ViewTable,
         chosen: Sequence[int],
-        images: Sequence[Image],
-        pixels: Sequence[torch.Tensor],
+        seen: _Seen,
         saliency: Mapping[tuple[str, int], tuple[np.ndarray, float]],
-        tokens: Mapping[int, torch.Tensor],
+        tokens: Mapping[tuple[int, int], torch.Tensor],
     ) -> pa.Table:
-        start, guide_seconds = time.perf_counter(), 0.0
-        boxes, windows = [], []
-        with_features = _crops_features(table.view, self.tower)
+        start, guide_seconds, drawn = time.perf_counter(), 0.0, []
+        grid = self.tower.grid if _crops_features(table.view, self.tower) else None
         for number in chosen:
             guide_map, seconds = saliency.get((getattr(table.view, "guide", ""), number), (None, 0.0))
             guide_seconds += seconds
-            drawn, window = self._draw(table, images[number], guide_map, with_features)
-            boxes.append(drawn)
-            windows.append(window)
-        raw = self._encode_crops([pixels[number] for number in chosen], boxes)
+            image = seen.images[number]
+            size = image.photograph.width, image.photograph.height
+            squashed = self.tower.resize_mode == "squash"
+            drawn.append(draw_views(table.view, table.seed, image.id, *size, guide_map, grid, squashed=squashed))
+        raw = self._encode_views(name, table.view, chosen, drawn, seen)
         columns = {
-            "key": pa.array([images[number].key for number in chosen], pa.string()),
-            "boxes": fixed_list(np.stack(boxes).astype(np.int32)),
-            **_unit_columns("", raw),
+            "key": pa.array([seen.images[number].key for number in chosen], pa.string()),
+            "boxes": fixed_list(np.stack([views.boxes for views in drawn])),
+            **unit_columns("", raw),
         }
-        if with_features:
-            entering = torch.stack([tokens[number] for number in chosen])
-            stacked = np.stack(windows).astype(np.int32)
-            cropped = self.tower.last_block.crop_features(entering, torch.from_numpy(stacked))
-            columns["windows"] = fixed_list(stacked)
-            columns.update(_unit_columns("feature_", cropped.float().cpu().numpy()))
+        if grid is not None:
+            windows = np.stack([views.windows for views in drawn])
+            with seen.phases.measure("feature_crop"):
+                layer = self._layer(table.view)
+                entering = torch.stack([tokens[layer, number] for number in chosen])
+                cropped = self.tower.cropper.crop_features(entering, windows, layer).cpu().numpy()
+            columns["windows"] = fixed_list(windows)
+            columns |= unit_columns("feature_", cropped)
         seconds = (time.perf_counter() - start + guide_seconds) / len(chosen)
         columns["seconds"] = pa.array(np.full(len(chosen), seconds, np.float32))
         return pa.table(columns)
 
-    def _draw(
-        self, table: ViewTable, image: Image, saliency: np.ndarray | None, with_features: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Boxes [N, 4] of an image, and windows [N, 4] of its token grid where feature crops are wanted."""
-        height, width = image.pixels.shape[:2]
-        options = table.view.model_dump()
-        rng = image_rng(table.seed, image.id, "raw")
-        if isinstance(table.view, RandomView):
-            names = ("crops", "min_area", "max_area", "min_aspect", "max_aspect", "scale_mode")
-            return random_boxes(width, height, **{name: options[name] for name in names}, rng=rng), None
-        names = ("crops", "min_side", "max_side", "top_k", "temperature")
-        drawn = {name: options[name] for name in names}
-        boxes, _ = guided_boxes(saliency, width, height, **drawn, rng=rng)
-        if not with_features:
-            return boxes, None
-        second = image_rng(table.seed, image.id, "feature")
-        cells = draw_cells(
-            saliency,
-            crops=table.view.crops,
-            top_k=table.view.top_k,
-            temperature=table.view.temperature,
-            rng=second,
-        )
-        windows = feature_windows(
-            cells,
-            guide_grid=saliency.shape[0],
-            grid=self.tower.grid,
-            width=width,
-            height=height,
-            min_side=table.view.min_side,
-            max_side=table.view.max_side,
-            frame=table.view.frame,
-            rng=second,
-        )
-        return boxes, windows
+    def _encode_views(
+        self, name: str, view: ViewSettings, chosen: Sequence[int], drawn: Sequence[DrawnViews], seen: _Seen
+    ) -> np.ndarray:
+        """Features [B, N, d] (not normalised) of the views of the chosen images."""
 
-    def _encode_crops(self, pixels: Sequence[torch.Tensor], boxes: Sequence[np.ndarray]) -> np.ndarray:
-        """Features [B, N, d] (not normalised) of the boxes of each image."""
-        count = boxes[0].shape[0]
-        images_at_once = max(1, FORWARD_BATCH // count)
-        encoded = []
-        for part in _parts(range(len(pixels)), images_at_once):
-            crops = torch.cat([self.tower.preprocess(pixels[n], boxes[n]) for n in part])
-            encoded += [self.tower.encode_images(some) for some in crops.split(FORWARD_BATCH)]
-        return torch.cat(encoded).view(len(pixels), count, -1).cpu().numpy()
+        def inputs() -> Iterable[torch.Tensor]:
+            for number, views in zip(chosen, drawn, strict=True):
+                size = seen.images[number].photograph
+                yield view_pixels(view, views, seen.pixels[number][name], size.width, size.height, self.tower)
+
+        encoded = self._encode_stream(inputs(), seen.phases)
+        return encoded.view(len(chosen), len(drawn[0].boxes), -1).cpu().numpy()
+
+    def _encode_stream(self, inputs: Iterable[torch.Tensor], phases: Phases) -> torch.Tensor:
+        """Features [K, d] of a stream of normalised inputs [n, 3, S, S], encoded in full batches whatever n is."""
+        encoded: list[torch.Tensor] = []
+        held: list[torch.Tensor] = []
+        stream = iter(inputs)
+        while True:
+            with phases.measure("crop"):
+                arrived = next(stream, None)
+                held += [] if arrived is None else [arrived]
+                batch = torch.cat(held) if arrived is None or sum(map(len, held)) >= self.forward_batch else None
+            if batch is None:
+                continue
+            full = len(batch) if arrived is None else len(batch) // self.forward_batch * self.forward_batch
+            with phases.measure("encode"):
+                encoded += self._forward(batch[:full])
+            if arrived is None:
+                return torch.cat(encoded)
+            held = [batch[full:]]
+
+    def _forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Encode inputs [K, 3, S, S] in parts, which are halved, for good, when they do not fit the GPU's memory."""
+        encoded, start = [], 0
+        while start < len(inputs):
+            part = inputs[start : start + self.forward_batch]
+            try:
+                encoded.append(self.tower.encode_images(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self.forward_batch = len(part) // 2
+                continue
+            start += len(part)
+        return encoded
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A batch on its way through the encoder: `pixels[i]` are those of image i on the device, by table."""
+
+    images: Sequence[Image]
+    lacks: Sequence[set[str]]
+    views: Mapping[str, ViewTable]
+    pixels: Sequence[Mapping[str, torch.Tensor]]
+    phases: Phases
+
+    def lacking(self, tables: set[str]) -> list[int]:
+        """Numbers of the images that any of these tables lacks."""
+        return [number for number, names in enumerate(self.lacks) if names & tables]
 
 
 def _crops_features(view: ViewSettings, tower: Any) -> bool:
     return isinstance(view, GuidedView) and view.feature_crops and tower.can_crop_features
-
-
-def _whole_rows(images: Sequence[Image], features: Sequence[np.ndarray], seconds: float) -> pa.Table:
-    return pa.table(
-        {
-            "key": pa.array([image.key for image in images], pa.string()),
-            "id": pa.array([image.id for image in images], pa.string()),
-            "width": pa.array([image.pixels.shape[1] for image in images], pa.int32()),
-            "height": pa.array([image.pixels.shape[0] for image in images], pa.int32()),
-            **_unit_columns("", np.stack(features)[:, None]),
-            "seconds": pa.array([image.decode_seconds + seconds for image in images], pa.float32()),
-        }
-    )
-
-
-def _unit_columns(prefix: str, features: np.ndarray) -> dict[str, pa.Array]:
-    """Unit features [B, N, d] in fp16 and their norms [B, N] in fp32, as fixed-size lists."""
-    norms = np.linalg.norm(features, axis=-1)
-    unit = features / np.maximum(norms, 1e-12)[..., None]
-    return {
-        f"{prefix}vectors": fixed_list(unit.astype(np.float16)),
-        f"{prefix}norms": fixed_list(norms.astype(np.float32)),
-    }
 
 
 def _parts(numbers: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -149,6 +149,8 @@ class Run:
     cluster: Callable[[], Any]
     """starts or joins Ray on first use, and returns the `ray` module"""
     max_rejects: float = 0.01
+    timed: Callable[[Mapping[str, float]], None] = lambda seconds: None
+    """timed(seconds by phase), summed over workers: where the time of the stage went"""
 
 
 class Stage(ABC):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.encoder import Encoder, Image, ViewTable
+from stages.photograph import photograph_of
 from stages.settings import ClipGuide, GuidedView, ModelSettings, RandomGuide, RandomView
 from storage.schemas import to_numpy
 
@@ -20,6 +21,11 @@ VIEWS = {
     "views.guided": ViewTable(GuidedView(guide="clip", crops=4, min_side=0.4, max_side=0.9), seed=0),
 }
 TABLES = {"whole", *VIEWS}
+
+
+def image_of(key: str, name: str, pixels: np.ndarray, views=VIEWS) -> Image:
+    """An image as the decoder hands it on; such small ones are never reduced."""
+    return Image(key, name, photograph_of(pixels, {name: views[name].view for name in views}, size=32, full=False))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,13 +39,15 @@ def one_thread():
 @pytest.fixture(scope="module")
 def encoder(tiny_model) -> Encoder:
     guides = {"clip": ClipGuide(), "random": RandomGuide()}
-    return Encoder(ModelSettings(name=f"local-dir:{tiny_model}"), guides, "fp32", "cpu")
+    return Encoder(
+        ModelSettings(name=f"local-dir:{tiny_model}"), guides, "fp32", "cpu", str(tiny_model / "weights.json")
+    )
 
 
 @pytest.fixture(scope="module")
 def images(picture) -> list[Image]:
     names = [f"{number}.png" for number in range(len(SIZES))]
-    return [Image(f"{name}@1", name, picture(name, *size)) for name, size in zip(names, SIZES, strict=True)]
+    return [image_of(f"{name}@1", name, picture(name, *size)) for name, size in zip(names, SIZES, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +110,9 @@ def test_a_whole_image_is_encoded_as_open_clip_would(encoded, images, reference)
     assert list(zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True)) == SIZES
     assert vectors.dtype == np.float16
     for number, image in enumerate(images):
-        assert_same_direction(vectors[number, 0], norms[number, 0], forward(reference, image.pixels))
+        assert_same_direction(
+            vectors[number, 0], norms[number, 0], forward(reference, image.photograph.pixels["whole"])
+        )
 
 
 @pytest.mark.parametrize("view", list(VIEWS))
@@ -111,7 +121,7 @@ def test_every_crop_is_encoded_as_pillow_and_the_whole_model_would(encoded, imag
     assert vectors.shape[:2] == (len(SIZES), VIEWS[view].view.crops)
     for number, image in enumerate(images):
         for crop, box in enumerate(boxes[number]):
-            expected = forward(reference, image.pixels, box)
+            expected = forward(reference, image.photograph.pixels["whole"], box)
             assert_same_direction(vectors[number, crop], norms[number, crop], expected)
 
 
@@ -119,7 +129,7 @@ def test_every_feature_crop_is_the_last_block_on_the_enlarged_window(encoded, im
     vectors, norms, windows = arrays(encoded["views.guided"], "feature_vectors", "feature_norms", "windows")
     for number, image in enumerate(images):
         for crop, window in enumerate(windows[number]):
-            expected = by_full_block(reference, image.pixels, window)
+            expected = by_full_block(reference, image.photograph.pixels["whole"], window)
             assert_same_direction(vectors[number, crop], norms[number, crop], expected)
 
 
@@ -175,8 +185,9 @@ def test_each_table_gets_the_images_that_it_lacks_and_no_others(encoder, images,
 
 
 def test_draws_depend_on_seed_and_id_and_not_on_the_key_or_the_name_of_the_view_set(encoder, images, encoded):
-    touched = [Image(f"{image.id}@2", image.id, image.pixels) for image in images]
     renamed = {"views.other": VIEWS["views.random"], "views.again": ViewTable(RandomView(crops=3), seed=1)}
+    pixels = [image.photograph.pixels["whole"] for image in images]
+    touched = [image_of(f"{i.id}@2", i.id, seen, renamed) for i, seen in zip(images, pixels, strict=True)]
     made = encoder.encode(touched, [set(renamed)] * 5, renamed)
     boxes = encoded["views.random"]["boxes"].to_pylist()
     assert made["views.other"]["boxes"].to_pylist() == boxes
@@ -185,18 +196,65 @@ def test_draws_depend_on_seed_and_id_and_not_on_the_key_or_the_name_of_the_view_
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 50), (90, 1), (2, 3)])
 def test_an_image_of_a_pixel_or_a_line_has_crops_like_any_other(encoder, reference, picture, width, height):
-    image = Image("k", "tiny.png", picture("tiny", width, height))
+    image = image_of("k", "tiny.png", picture("tiny", width, height))
     made = encoder.encode([image], [TABLES], VIEWS)
     for view in VIEWS:
         vectors, norms, boxes = arrays(made[view], "vectors", "norms", "boxes")
         for crop, (x0, y0, x1, y1) in enumerate(boxes[0]):
             assert 0 <= x0 < x1 <= width
             assert 0 <= y0 < y1 <= height
-            assert_same_direction(vectors[0, crop], norms[0, crop], forward(reference, image.pixels, (x0, y0, x1, y1)))
+            expected = forward(reference, image.photograph.pixels["whole"], (x0, y0, x1, y1))
+            assert_same_direction(vectors[0, crop], norms[0, crop], expected)
     assert np.isfinite(arrays(made["views.guided"], "feature_vectors")[0]).all()
 
 
 def test_feature_crops_can_be_left_out_and_other_guides_named(encoder, images):
     views = {"views.plain": ViewTable(GuidedView(guide="random", crops=2, feature_crops=False), seed=0)}
-    made = encoder.encode(images, [set(views)] * 5, views)["views.plain"]
+    seen = [image_of(image.key, image.id, image.photograph.pixels["whole"], views) for image in images]
+    made = encoder.encode(seen, [set(views)] * 5, views)["views.plain"]
     assert made.column_names == ["key", "boxes", "vectors", "norms", "seconds"]
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved_until_it_does(encoder, images, encoded, monkeypatch):
+    whole, sizes = encoder.tower.encode_images, []
+
+    def small_memory(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(pixels)
+
+    monkeypatch.setattr(encoder.tower, "encode_images", small_memory)
+    monkeypatch.setattr(encoder, "forward_batch", encoder.forward_batch)
+    made = encoder.encode(images, [{"views.random"}] * 5, VIEWS)
+    assert_same_rows(made["views.random"], encoded["views.random"])
+    assert sizes == [15, 7, 3, 3, 3, 3, 3]
+
+
+def test_crops_before_an_earlier_block_pass_the_rest_of_the_tower(encoder, images, reference):
+    """A window that is the whole grid changes no token, so before any layer it gives the whole image's feature."""
+    for layer in (0, 1):
+        view = GuidedView(guide="random", crops=2, min_side=1.0, max_side=1.0, layer=layer)
+        views = {"views.early": ViewTable(view, seed=0)}
+        seen = [image_of(image.key, image.id, image.photograph.pixels["whole"], views) for image in images]
+        made = encoder.encode(seen, [{"whole", "views.early"}] * 5, views)
+        windows, features = arrays(made["views.early"], "windows", "feature_vectors")
+        (whole,) = arrays(made["whole"], "vectors")
+        everything = (windows == [0, 0, GRID, GRID]).all(axis=-1)
+        assert everything.any()
+        expected = np.broadcast_to(whole, features.shape)
+        np.testing.assert_allclose(features[everything], expected[everything], atol=2e-3)
+
+
+def test_a_photograph_reduced_before_cropping_gives_nearly_the_same_features(encoder, picture):
+    views = {"views.guided": ViewTable(GuidedView(guide="random", crops=4, min_side=0.5), seed=0)}
+    pixels = np.asarray(PIL.Image.fromarray(picture("large", 90, 70)).resize((900, 700), PIL.Image.Resampling.BICUBIC))
+    settings = {name: table.view for name, table in views.items()}
+    made = []
+    for full in (True, False):
+        photograph = photograph_of(pixels, settings, size=32, full=full)
+        made.append(encoder.encode([Image("k", "i", photograph)], [set(views)], views)["views.guided"])
+    assert photograph.pixels["views.guided"].shape[0] < 200
+    exact, reduced = (arrays(table, "vectors")[0].astype(np.float32) for table in made)
+    assert made[0]["boxes"].to_pylist() == made[1]["boxes"].to_pylist()
+    assert (exact * reduced).sum(axis=-1).min() > 0.995
