@@ -62,7 +62,7 @@ class _World:
 
         self.folder, self.pairs = folder, 2 if quick else 5
         self.actors = os.cpu_count() or 1
-        self.batch = 4 if quick else 8
+        self.batch = 4  # small, so that a run has a start and a steady state; larger ones fill forward passes better
         self.images = self.batch * self.actors * 3
         tell(f"{self.images} photographs, random weights")
         self.photos = photos.write_photos(folder, self.images)

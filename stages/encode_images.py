@@ -6,6 +6,7 @@ so features never travel through the object store and a batch that is tried agai
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -30,6 +31,7 @@ from stages.weights import guide_weights_id, model_weights_id
 BATCH_WITH_GPUS, BATCH_WITHOUT = 64, 16
 DECODE_TOGETHER = 8
 """Images a decoding task takes: a batch is decoded by several, so that many cores feed one GPU."""
+BATCHES_AT_ONCE_ON_GPU = 2
 
 
 class EncodeImages(Stage):
@@ -100,11 +102,10 @@ class EncodeImages(Stage):
         if batch == "auto":
             batch = BATCH_WITH_GPUS if pool.gpus else BATCH_WITHOUT
         decode = ray.remote(num_cpus=DECODE_CPUS, max_retries=0)(_decode)
-        # On a GPU two batches are in an actor at a time: one is copied, cut and written while the other is computed.
-        threads = {"max_concurrency": 2} if pool.gpus else {}
-        actor_class = ray.remote(
-            **pool.resources, **threads, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )(_EncodeActor)
+        # On a GPU two batches are computed in an actor at a time: one is copied, cut and written beside the other.
+        at_once = BATCHES_AT_ONCE_ON_GPU if pool.gpus else 1
+        options = {"max_concurrency": at_once, "max_restarts": 0, "max_task_retries": 0}
+        actor_class = ray.remote(**pool.resources, **options, scheduling_strategy="SPREAD")(_EncodeActor)
         views = {table.name: table.plan[0] for table in tables if table.plan is not None}
         size = input_size(self.model.name)
 
@@ -128,7 +129,8 @@ class EncodeImages(Stage):
 
         rejected = set().union(*(table.rejected for table in tables))
         batches = batches_of(rows, batch)
-        for done in stream(ray, batches, start_actor, submit, actors=min(pool.actors, -(-len(rows) // batch))):
+        actors = min(pool.actors, -(-len(rows) // batch))
+        for done in stream(ray, batches, start_actor, submit, actors=actors, in_flight=2 * at_once):
             if done.killer is not None:
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
@@ -219,6 +221,7 @@ class _EncodeActor:
     ):
         self.model, self.guides, self.precision, self.device = model, guides, precision, device
         self.threads, self.tables, self.run, self.weights_cache = threads, tables, run, weights_cache
+        self.loaded = threading.Event()
 
     def setup(self) -> None:
         """Load the models; apart from construction, so that what it raises is told from a death."""
@@ -231,15 +234,21 @@ class _EncodeActor:
         self.encoder = Encoder(self.model, self.guides, self.precision, self.device, self.weights_cache)
         self.keepers = {name: ShardTable(folder) for name, folder, _ in self.tables}
         self.views = {name: ViewTable(*plan) for name, _, plan in self.tables if plan is not None}
+        self.encoder.check(self.views)
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # weights were copied on another stream than those that batches run on
+        self.loaded.set()
 
     def encode(self, *parts: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
         """Encode a decoded batch, append a shard a table; returns images encoded, keys rejected, seconds by phase."""
         import torch
 
+        self.loaded.wait()  # where several batches are in the actor at once, the first comes with its setup
+        rows = [row for part in parts for row in part]
         if self.device == "cpu":
-            return self._encode([row for part in parts for row in part])
+            return self._encode(rows)
         with torch.cuda.stream(torch.cuda.Stream()):
-            return self._encode([row for part in parts for row in part])
+            return self._encode(rows)
 
     def _encode(self, rows: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
         from stages.encoder import Image

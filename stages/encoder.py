@@ -68,6 +68,15 @@ class Encoder:
         options = guide.model_dump(exclude={"kind"})
         return load_guide(guide.kind, tower=self.tower, precision=self.tower.precision, device=self.device, **options)
 
+    def check(self, views: Mapping[str, ViewTable]) -> None:
+        """Raise ValueError for a view set that this model cannot serve: a layer that it does not have."""
+        for name, table in views.items():
+            if _crops_features(table.view, self.tower) and self._layer(table.view) >= self.tower.cropper.layers:
+                raise ValueError(
+                    f"{name}.layer is {table.view.layer}, but tokens of model {self.tower.name!r} can be cropped "
+                    f"before layer 0 to {self.tower.cropper.layers - 1}"
+                )
+
     @torch.no_grad()
     def encode(
         self,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 TRIES = 3
-IN_FLIGHT_AN_ACTOR = 2
 
 
 @dataclass
@@ -61,14 +60,16 @@ def stream(
     submit: Callable[[Any, Batch], Any],
     *,
     actors: int,
+    in_flight: int = 2,
 ) -> Iterator[Done]:
     """Yield a `Done` for every batch, in the order in which they finish.
 
     `start_actor()` starts an actor, whose method `setup` is called first; `submit(actor, batch)` returns the reference
-    of its answer. An exception of the actor's own code is raised here; a death is handled as the module says.
+    of its answer; an actor has `in_flight` batches at most, those that wait among them. An exception of the actor's own
+    code is raised here; a death is handled as the module says.
     """
     fresh, suspects = iter(batches), deque[Batch]()
-    pool = _Pool(ray, start_actor, actors)
+    pool = _Pool(ray, start_actor, actors, in_flight)
     try:
         while True:
             for actor in pool.least_loaded():
@@ -84,7 +85,7 @@ def stream(
 def _next_batch(pool: _Pool, actor: int, fresh: Iterator[Batch], suspects: deque[Batch]) -> Batch | None:
     """The batch this actor should take next: a suspect only when it would be alone there, else a fresh one."""
     load = pool.load(actor)
-    if any(batch.suspect for batch in load) or len(load) >= IN_FLIGHT_AN_ACTOR:
+    if any(batch.suspect for batch in load) or len(load) >= pool.in_flight:
         return None
     if suspects:
         return suspects.popleft() if not load else None
@@ -102,7 +103,7 @@ def _collect(pool: _Pool, suspects: deque[Batch]) -> Iterator[Done]:
             yield from _suspect(batch, death, suspects, alone=True)  # what fed the actor died; the actor lives on
             return
         # A death in setup fails all that waited for it, in any order: no batch is to blame.
-        in_setup = batch is None or pool.is_loading(actor)
+        in_setup = batch is None or pool.died_loading(actor)
         companions = pool.replace(actor, death, in_setup=in_setup)
         if in_setup and batch is not None:
             companions.append(batch)
@@ -147,8 +148,9 @@ def _actor_deaths(ray: Any) -> tuple[type[Exception], ...]:
 class _Pool:
     """Actors by number, and what each has in flight; a None among that is the actor's setup."""
 
-    def __init__(self, ray: Any, start_actor: Callable[[], Any], actors: int):
+    def __init__(self, ray: Any, start_actor: Callable[[], Any], actors: int, in_flight: int):
         self.ray = ray
+        self.in_flight = in_flight
         self.start_actor = start_actor
         self.actors: list[Any] = []
         self.flying: dict[Any, tuple[int, Batch | None]] = {}
@@ -163,9 +165,14 @@ class _Pool:
     def load(self, actor: int) -> list[Batch]:
         return [batch for number, batch in self.flying.values() if number == actor and batch is not None]
 
-    def is_loading(self, actor: int) -> bool:
-        """Whether the actor's setup has not been answered yet."""
-        return any(number == actor and batch is None for number, batch in self.flying.values())
+    def died_loading(self, actor: int) -> bool:
+        """Whether a dead actor died in its setup: its answer may be there already and only not have been taken."""
+        setup = [reference for reference, (number, batch) in self.flying.items() if number == actor and batch is None]
+        try:
+            self.ray.get(setup)
+        except _deaths(self.ray):
+            return True
+        return False
 
     def least_loaded(self) -> list[int]:
         return sorted(range(len(self.actors)), key=lambda actor: len(self.load(actor)))
