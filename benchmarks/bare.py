@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 BATCHES = (16, 64)
+CALIBRATION = 64
+"""Inputs a process by which ways are compared."""
 RAY_NICENESS = 15
 """Ray's workers have it: the two sides must be equals before the operating system."""
 
@@ -35,14 +37,15 @@ class Bare:
 
     def __init__(self, passes: Passes):
         cores = os.cpu_count() or 1
-        ways = {(cores, 1), (1, cores)}
-        timed = {}
-        for processes, threads in sorted(ways):
+        rates = {}
+        for processes, threads in sorted({(cores, 1), (1, cores)}):
             workers = _Workers(passes, processes, threads)
             for batch in BATCHES:
-                timed[processes, threads, batch] = workers.seconds_for(max(BATCHES), batch)
+                workers.seconds_for(batch, batch)  # warms up
+                seconds = min(workers.seconds_for(CALIBRATION, batch) for _ in range(2))
+                rates[processes, threads, batch] = processes * CALIBRATION / seconds
             workers.close()
-        self.way = min(timed, key=timed.get)
+        self.way = max(rates, key=rates.get)
         *way, self.batch = self.way
         self.passes, self.workers = passes, _Workers(passes, *way)
         self.workers.seconds_for(self.batch, self.batch)
@@ -64,6 +67,7 @@ class _Workers:
         for _ in range(processes):
             ours, theirs = context.Pipe()
             context.Process(target=_work, args=(theirs, passes, threads), daemon=True).start()
+            theirs.close()  # so that the death of a worker ends the waiting for it
             self.pipes.append(ours)
 
     def seconds_for(self, inputs: int, batch: int, guides: int = 0) -> float:
@@ -102,7 +106,7 @@ def _work(pipe: Connection, passes: Passes, threads: int) -> None:
     dtype = torch.float32 if passes.precision == "fp32" else torch.bfloat16
     model, guide = model.to(dtype), None if guide is None else guide.to(dtype)
     pixels = torch.randn(max(BATCHES), 3, 224, 224, dtype=dtype)
-    with contextlib.suppress(EOFError, BrokenPipeError), torch.inference_mode():
+    with contextlib.suppress(EOFError, ConnectionError), torch.inference_mode():
         while True:
             pipe.send("ready")
             inputs, batch, guides = pipe.recv()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -38,18 +39,22 @@ def growth(folder: Path) -> dict[str, Any]:
 
 def _run(folder: Path, count: int) -> tuple[float, float]:
     """Peak PSS in bytes of a job's processes, and its seconds an image of encode_images in steady state."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     command = [sys.executable, "-m", "benchmarks.growth", str(folder), str(count)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    peak = 0.0
-    while child.poll() is None:
-        peak = max(peak, _proportional_bytes(child.pid))
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    if child.returncode:
-        raise SystemExit(f"the job of {count} images failed: {' '.join(command)}")
+    with open(folder / "errors.txt", "w+") as errors:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        peak = 0.0
+        while child.poll() is None:
+            peak = max(peak, proportional_bytes(child.pid))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        if child.returncode:
+            errors.seek(0)
+            raise SystemExit(f"the job of {count} images failed:\n{errors.read()[-2000:]}")
     return peak, json.loads(child.stdout.read())["seconds_an_image"]
 
 
-def _proportional_bytes(pid: int) -> float:
+def proportional_bytes(pid: int) -> float:
     """PSS of a process and all it started: pages that several share are counted once."""
     total = 0
     try:

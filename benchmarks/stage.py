@@ -27,6 +27,8 @@ class Clock:
         if stage == "encode_images":
             self.events.append((time.perf_counter(), done + rejected))
 
+    def noted(self, stage: str, text: str) -> None: ...
+
     def stage_ended(self, stage: str, result: StageResult) -> None:
         self.results.append(result)
 

@@ -11,6 +11,7 @@ from pipeline.record import fingerprints
 from pipeline.settings import Job
 from stages.settings import ModelSettings
 from stages.stage import NotKnownYet, weights_cache
+from stages.vision.model_error import ModelError
 from stages.weights import load_model, model_weights_id
 from storage.records import read_records
 
@@ -29,9 +30,11 @@ class FeatureStore:
     'test/Velvet Sandrunner/004.jpg'
     """
 
-    def __init__(self, database: str, model: ModelSettings, weights_cache: str):
+    def __init__(self, database: str, model: ModelSettings, weights: str, weights_cache: str):
+        """`weights`: the identity of those that made the database (`model_weights_id`)."""
         self.database = database
         self.model = model
+        self.weights = weights
         self.weights_cache = weights_cache
         self._tower: Any = None
 
@@ -55,7 +58,7 @@ class FeatureStore:
             raise StoreError(f"the store's model is gone: {error}") from None
         if weights != newest["weights"]:
             raise StoreError(f"the weights of {model.name} are not those that made this store: run the job again")
-        return cls(str(database), model, weights_cache(Path(store)))
+        return cls(str(database), model, weights, weights_cache(Path(store)))
 
     @classmethod
     def of_plan(cls, plan: Plan, job: Job) -> tuple[FeatureStore, bool]:
@@ -65,11 +68,12 @@ class FeatureStore:
         """
         projected = plan.of("project")
         if projected.done:
-            return cls(projected.tables[0].keeper.uri, job.model, weights_cache(Path(job.store))), True
+            return cls(projected.tables[0].keeper.uri, job.model, _weights(plan), weights_cache(Path(job.store))), True
         now = _of_features(fingerprints(plan))
         for record in reversed(read_records(job.store)):
             if record["database"] and now and _of_features(record["tables"]) == now:
-                return cls(str(Path(job.store) / record["database"]), job.model, weights_cache(Path(job.store))), False
+                database = str(Path(job.store) / record["database"])
+                return cls(database, job.model, _weights(plan), weights_cache(Path(job.store))), False
         raise StoreError("these settings were not run to the end yet")
 
     def search(
@@ -85,7 +89,8 @@ class FeatureStore:
         """The k rows of a table most similar to a text or an image file, best first.
 
         `similarity` is the cosine in -1..1; a crop's `box` is x0, y0, x1, y1 in pixels of its image. Raises StoreError
-        for a table that is not there, ValueError for a call that names neither or both of text and image.
+        for a table that is not there and a model that is not to be had as it was, ValueError for a call that names
+        neither or both of text and image.
         """
         from storage.lance import Projection, where_equal
 
@@ -116,8 +121,15 @@ class FeatureStore:
 
     def _load(self) -> Any:
         if self._tower is None:
-            self._tower = load_model(self.model, self.weights_cache)
+            try:
+                self._tower = load_model(self.model, self.weights_cache, self.weights)
+            except ModelError as error:
+                raise StoreError(f"the store's model cannot be loaded: {error}") from None
         return self._tower
+
+
+def _weights(plan: Plan) -> str:
+    return plan.of("encode_images").tables[0].ingredients.weights
 
 
 def _of_features(tables: Mapping[str, str]) -> dict[str, str]:

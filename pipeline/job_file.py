@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.settings import Job
 from prompts.descriptor_file import UniqueKeyLoader
+from stages.settings import ModelSettings
 from stages.weights import LOCAL_FOLDER_FILES, is_weights_file
 
 
@@ -162,6 +164,13 @@ def _locate(job: Job, path: Path) -> Job:
 
     name = job.name or path.stem
     placed = {key: getattr(job.dataset, key, None) for key in ("path", "root", "classes")}
+    for key, value in placed.items():
+        for one in [value] if isinstance(value, str) else value or []:
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", one):
+                raise JobError(
+                    f"{path}: dataset.{key}: {one!r} is an address; folders, shards and lists are read from disks "
+                    "only. Copy it first, or list images at addresses in a data set of the kind `table`"
+                )
     dataset = job.dataset.model_copy(
         update={
             key: absolute(value) if isinstance(value, str) else [absolute(one) for one in value]
@@ -175,7 +184,9 @@ def _locate(job: Job, path: Path) -> Job:
         model = model.model_copy(update={"name": f"local-dir:{folder}"})
     elif not model.carries_its_weights:
         weights = model.weights or "openai"
-        model = model.model_copy(update={"weights": absolute(weights) if is_weights_file(weights) else weights})
+        beside = model.weights is not None and (base / weights).exists()
+        is_file = is_weights_file(weights) or (beside and not _is_tag(model.name, weights))
+        model = model.model_copy(update={"weights": absolute(weights) if is_file else weights})
     guides = {
         key: guide.model_copy(update={"weights": absolute(guide.weights)}) if getattr(guide, "weights", None) else guide
         for key, guide in job.guides.items()
@@ -191,32 +202,55 @@ def _locate(job: Job, path: Path) -> Job:
     return job.model_copy(update=update | {"guides": guides, "descriptors": descriptors})
 
 
-def _check_files(job: Job, path: Path) -> None:
-    """Files and model names that the job speaks of exist. Raises JobError."""
-    from stages.vision.names import check_model_name
-    from stages.vision.weight_files import find_weights_file, open_clip_activation
+def _is_tag(name: str, weights: str) -> bool:
+    """Whether open_clip has a tag of this name for an architecture: asked only where a file is called so too."""
+    import open_clip
 
-    if job.model.name.startswith("local-dir:"):
-        folder = Path(job.model.name.removeprefix("local-dir:"))
-        for name in LOCAL_FOLDER_FILES:
-            if not (folder / name).is_file():
-                raise JobError(f"{path}: model.name: {folder} has no {name}")
-        if job.model.weights is not None:
-            raise JobError(f"{path}: model.weights: a local-dir model carries its own weights; leave it out")
-        said, stated = open_clip_activation(folder / LOCAL_FOLDER_FILES[0]), job.model.activation
-        if stated not in ("auto", said):
-            raise JobError(f"{path}: model.activation: {stated!r}, but the model's open_clip_config.json says {said}")
-    elif not job.model.carries_its_weights:
-        try:
-            check_model_name(job.model.name)
-        except ValueError as error:
-            raise JobError(f"{path}: model.name: {error}") from None
-        if is_weights_file(job.model.weights):
-            try:
-                find_weights_file(job.model.weights)
-            except FileNotFoundError as error:
-                raise JobError(f"{path}: model.weights: {error}") from None
+    return bool(open_clip.get_pretrained_cfg(name, weights))
+
+
+def _check_files(job: Job, path: Path) -> None:
+    """Files and model names that the job speaks of exist and can be read. Raises JobError."""
+    from stages.vision.model_error import ModelError
+
+    try:
+        _check_model(job.model, path)
+    except ModelError as error:
+        raise JobError(f"{path}: model: {error}") from None
     for name, guide in job.guides.items():
         weights = getattr(guide, "weights", None)
         if weights is not None and not Path(weights).is_file():
             raise JobError(f"{path}: guides.{name}.weights: no file {weights}")
+
+
+def _check_model(model: ModelSettings, path: Path) -> None:
+    """Raises JobError, and ModelError for a damaged or unsuitable configuration."""
+    from stages.vision.names import CONFIG, architecture_config, check_model_name
+    from stages.vision.tokenizers import check_tokenizer
+    from stages.vision.weight_files import activation_beside, find_weights_file, open_clip_activation, read_config
+
+    if not model.name.startswith("local-dir:"):
+        try:
+            check_model_name(model.name)
+        except ValueError as error:
+            raise JobError(f"{path}: model.name: {error}") from None
+    if model.name.startswith("local-dir:"):
+        folder = Path(model.name.removeprefix("local-dir:"))
+        for name in LOCAL_FOLDER_FILES:
+            if not (folder / name).is_file():
+                raise JobError(f"{path}: model.name: {folder} has no {name}")
+        if model.weights is not None:
+            raise JobError(f"{path}: model.weights: a local-dir model carries its own weights; leave it out")
+        check_tokenizer(model.name, read_config(folder / CONFIG))
+        said = open_clip_activation(folder / CONFIG)
+        if model.activation not in ("auto", said):
+            raise JobError(
+                f"{path}: model.activation: {model.activation!r}, but the model's open_clip_config.json says {said}"
+            )
+    elif not model.carries_its_weights:
+        check_tokenizer(model.name, read_config(architecture_config(model.name)))
+        if is_weights_file(model.weights):
+            try:
+                activation_beside(find_weights_file(model.weights))
+            except FileNotFoundError as error:
+                raise JobError(f"{path}: model.weights: {error}") from None

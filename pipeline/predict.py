@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from pipeline.plan import Plan
 from pipeline.settings import Job
-from stages.settings import ViewSettings
 
 if TYPE_CHECKING:
-    from stages.encoder import Image
+    from stages.encoder import Image, ViewTable
+
+AT_ONCE = 16
+"""New images that are decoded and encoded together."""
 
 
 class NotComputed(RuntimeError):
@@ -48,7 +50,7 @@ def new_predictions(
     """
     import torch
 
-    from stages.encode_images import guides_in_use
+    from stages.encode_images import guides_in_use, planned_weights
     from stages.encoder import Encoder, ViewTable
     from stages.score import load_features, load_texts, predict_rows
 
@@ -58,42 +60,50 @@ def new_predictions(
     read = {folder for table in scored for folder in (table.plan[0].whole, table.plan[0].view)}
     encoded = {t.keeper.folder: t for t in plan.of("encode_images").tables if t.keeper.folder in read}
     views = {table.name: ViewTable(*table.plan) for table in encoded.values() if table.plan is not None}
-    decoded, unreadable = _decode(images, job, {name: table.view for name, table in views.items()})
-    if not decoded:
-        return [], unreadable
     guides = guides_in_use([table.plan for table in encoded.values() if table.plan is not None], job.guides)
     on_gpu = torch.cuda.is_available() and job.resources.encode.gpus != 0
-    encoder = Encoder(job.model, guides, job.precision, "cuda" if on_gpu else "cpu", plan.inputs.weights_cache())
-    made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
-    memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
-    rows = []
-    for table in scored:
-        reading, seed = table.plan
+    planned = planned_weights(list(encoded.values()))
+    device, cache = "cuda" if on_gpu else "cpu", plan.inputs.weights_cache()
+    encoder = Encoder(job.model, guides, job.precision, device, cache, planned)
+    rows, unreadable = [], []
+    for start in range(0, len(images), AT_ONCE):
+        decoded, refused = _decode(images[start : start + AT_ONCE], job, views)
+        unreadable += refused
+        if not decoded:
+            continue
+        made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
+        memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
         keys = [image.key for image in decoded]
-        features = load_features(reading, keys, memory)
-        predicted = predict_rows(reading, keys, features, load_texts(reading), max(top_k, 1))
-        rows += [_row(row["key"], reading.method.row_name, seed, row, top_k) for row in predicted.to_pylist()]
+        for table in scored:
+            reading, seed = table.plan
+            features = load_features(reading, keys, memory)
+            predicted = predict_rows(reading, keys, features, load_texts(reading), max(top_k, 1))
+            rows += [_row(row["key"], reading.method.row_name, seed, row, top_k) for row in predicted.to_pylist()]
     return rows, unreadable
 
 
 def _decode(
-    images: Sequence[Path], job: Job, views: Mapping[str, ViewSettings]
+    images: Sequence[Path], job: Job, views: Mapping[str, ViewTable]
 ) -> tuple[list[Image], list[tuple[Path, str]]]:
     """The images that can be read, and those that cannot with the reason."""
     from stages.encoder import Image
     from stages.photograph import decode_photograph
     from stages.vision.decode import UnreadableImage
     from stages.vision.names import input_size
+    from storage.blobs import read_blobs
+    from storage.uris import LocalFile, format_uri
 
+    settings, size = {name: table.view for name, table in views.items()}, input_size(job.model.name)
     decoded, unreadable = [], []
     for path in images:
+        (data,) = read_blobs([format_uri(LocalFile(str(path)))])
+        if isinstance(data, OSError):
+            unreadable.append((path, f"cannot be read: {data.strerror or data}"))
+            continue
         try:
-            size = input_size(job.model.name)
-            photograph = decode_photograph(path.read_bytes(), views, size, full=job.decode == "full")
+            photograph = decode_photograph(data, settings, size, full=job.decode == "full")
         except UnreadableImage as error:
             unreadable.append((path, str(error)))
-        except OSError as error:
-            unreadable.append((path, f"cannot be read: {error.strerror or error}"))
         else:
             decoded.append(Image(key=str(path), id=path.name, photograph=photograph))
     return decoded, unreadable

@@ -40,6 +40,10 @@ class TerminalWatcher:
         rate = self.done / max(time.monotonic() - self.started, 1e-6)
         self.progress.update(self.task, completed=self.done, rate=f"{rate:,.1f}/s")
 
+    def noted(self, stage: str, text: str) -> None:
+        """Say what a person should know."""
+        self.console.print(f"{stage}: {text}", highlight=False, markup=False, soft_wrap=True)
+
     def stage_ended(self, stage: str, result: StageResult) -> None:
         self.closed()
         self.console.print(_line(result), highlight=False)
@@ -75,6 +79,10 @@ class LogWatcher:
                 line = f"{stage}: {self.done:,} of {self.units:,} done, {rate:,.1f}/s"
                 line += f", {(self.units - self.done) / rate:,.0f} s left"
             self.console.print(line, highlight=False)
+
+    def noted(self, stage: str, text: str) -> None:
+        """Say what a person should know."""
+        self.console.print(f"{stage}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def stage_ended(self, stage: str, result: StageResult) -> None:
         self.console.print(_line(result), highlight=False)

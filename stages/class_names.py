@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,12 @@ import yaml
 from prompts.descriptor_file import UniqueKeyLoader
 from stages.dataset import DatasetError
 from stages.datasets.listing import Listing
+
+_NAMELESS = (
+    ("numbers", r"[0-9]+", "file, one a line, the name of number 0 first"),
+    ("WordNet ids", r"n[0-9]{8}", "YAML file, for example `n01440764: tench`"),
+)
+"""What labels are that are no names, though a prompt would take them for such; and what a file says of them."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +77,18 @@ def name_labels(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Label -> class name for every label, and the class names in order. Raises DatasetError.
 
-    With a file a label is found by its exact name, else by one that differs in `_` and space alone; where a plain list
-    names none of them it stands in the order of the labels, numbers or the data set's own. Without a file the data
-    set's own names count, else the labels themselves.
+    With a file a label is found by its exact name, else by one that differs in `_` and space alone, else so by the
+    class name that the data set itself gives it. A plain list that does not name every label stands in the order of
+    the labels, numbers or the data set's own, if those that it does name stand at their places. Without a file the data
+    set's own names count, else the labels themselves, but for numbers and WordNet ids, which are no names.
     """
     if file is None:
         return _own_names(labels, listing)
-    if file.is_list and not any(_found(label, file) for label in labels):
+    found = {label: _found(label, file, listing) for label in labels}
+    if file.is_list and not all(found.values()):
         placed = _by_place(labels, file, listing)
-        if placed is not None:
+        if placed is not None and all(placed[label] in names for label, names in found.items() if names):
             return placed, file.classes
-    found = {label: _found(label, file) for label in labels}
     for label, names in found.items():
         if len({file.names[name] for name in names}) > 1:
             raise DatasetError(
@@ -99,25 +107,36 @@ def name_labels(
 
 def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str], tuple[str, ...]]:
     if listing.own is not None:
+        unknown = [label for label in labels if label not in listing.own]
+        if unknown:
+            raise DatasetError(
+                f"dataset: {listing.where} has images labelled {', '.join(map(repr, unknown[:5]))}"
+                f"{' and others' if len(unknown) > 5 else ''}, and its own list of classes does not name them"
+            )
         return dict(listing.own), tuple(dict.fromkeys(listing.own.values()))
     if not labels:
         lack = "lie in no class folders" if listing.noun == "folder" else "have no labels"
         raise DatasetError(
             f"dataset.classes: the images of {listing.where} {lack}, so the classes must be named in a file, one a line"
         )
-    if listing.noun == "label" and all(_is_number(label) for label in labels):
-        raise DatasetError(
-            f"dataset.classes: the labels of {listing.where} are numbers ({', '.join(labels[:3])}); "
-            "name the classes in a file, one a line, the name of number 0 first"
-        )
+    for what, pattern, how in _NAMELESS:
+        if all(re.fullmatch(pattern, label) for label in labels):
+            raise DatasetError(
+                f"dataset.classes: the {listing.noun}s of {listing.where} are {what} ({', '.join(labels[:3])}); "
+                f"name the classes in a {how}"
+            )
     return {label: label for label in labels}, tuple(labels)
 
 
-def _found(label: str, file: ClassFile) -> list[str]:
+def _found(label: str, file: ClassFile, listing: Listing) -> list[str]:
     """The labels of the file that a label of the data set may be."""
-    if label in file.names:
-        return [label]
-    return file.alike.get(label.replace("_", " "), [])
+    spoken = listing.own.get(label, label) if listing.own is not None else label
+    for name in (label, spoken):
+        if name in file.names:
+            return [name]
+        if alike := file.alike.get(name.replace("_", " ")):
+            return alike
+    return []
 
 
 def _by_place(labels: Sequence[str], file: ClassFile, listing: Listing) -> dict[str, str] | None:
@@ -132,7 +151,7 @@ def _by_place(labels: Sequence[str], file: ClassFile, listing: Listing) -> dict[
                 "(numbers count from 0)"
             )
         return {label: names[int(label)] for label in labels}
-    if labels and len(known) == len(names):
+    if labels and len(known) == len(names) and set(labels) <= set(known):
         return {label: names[known.index(label)] for label in labels}
     return None
 

@@ -89,7 +89,7 @@ class ParquetDataset(Settings):
     image: str = "image"
     """column of the images: bytes, or a struct with `bytes`"""
     label: str | None = None
-    """column of the labels, numbers or names; default `label`, where there is one"""
+    """column of the labels, numbers (negative: not known) or names; default `label`, where there is one"""
     id: str | None = None
     """column of the ids, unique; default `id`, where there is one, else file and row"""
     split: str | None = None
@@ -112,7 +112,7 @@ class TableDataset(Settings):
     uri: str = "uri"
     """column of the images: a path (relative ones start at the file's folder), or what fsspec opens (https, s3, ...)"""
     label: str | None = None
-    """column of the labels, numbers or names; default `label`, where there is one"""
+    """column of the labels, numbers (negative: not known) or names; default `label`, where there is one"""
     id: str | None = None
     """column of the ids, unique; default `id`, where there is one, else the uri as it is written"""
     split: str | None = None
@@ -143,7 +143,8 @@ class TorchvisionDataset(Settings):
 
     kind: Literal["torchvision"] = "torchvision"
     name: TorchvisionName
-    """torchvision's name of it; ImageFolder for ImageNet-V2, -A, -R, -Sketch: folders named by class, wnid or number"""
+    """torchvision's name of it; ImageFolder for ImageNet-V2, -A, -R, -Sketch: folders named by class, else by wnid or
+    number, which need `classes`"""
     root: str
     """what torchvision is given as `root`"""
     splits: SplitNames | None = None

@@ -7,8 +7,9 @@ so features never travel through the object store and a batch that is tried agai
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,12 +27,25 @@ from stages.settings import (
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects
 from stages.streaming import Batch, batches_of, stream
 from stages.vision.names import input_size
-from stages.weights import guide_weights_id, model_weights_id
+from stages.weights import PlannedWeights, guide_weights_id, model_weights_id
+from storage.uris import place_order
 
 BATCH_WITH_GPUS, BATCH_WITHOUT = 64, 16
 DECODE_TOGETHER = 8
 """Images a decoding task takes: a batch is decoded by several, so that many cores feed one GPU."""
 BATCHES_AT_ONCE_ON_GPU = 2
+
+
+class Encoded(NamedTuple):
+    """An actor's answer for a batch."""
+
+    images: int
+    refused: list[str]
+    """keys rejected"""
+    seconds: dict[str, float]
+    """by phase"""
+    notes: list[str]
+    """what a person should know of these view sets with this model"""
 
 
 class EncodeImages(Stage):
@@ -119,6 +133,7 @@ class EncodeImages(Stage):
                 [(table.name, table.keeper.folder, table.plan) for table in tables],
                 run.id,
                 inputs.weights_cache(),
+                planned_weights(tables),
             )
 
         def submit(actor: Any, batch: Batch) -> Any:
@@ -127,7 +142,7 @@ class EncodeImages(Stage):
             ]
             return actor.encode.remote(*[decode.remote(part, views, size, self.decode == "full") for part in parts])
 
-        rejected = set().union(*(table.rejected for table in tables))
+        rejected, told = set().union(*(table.rejected for table in tables)), set()
         batches = batches_of(rows, batch)
         actors = min(pool.actors, -(-len(rows) // batch))
         for done in stream(ray, batches, start_actor, submit, actors=actors, in_flight=2 * at_once):
@@ -135,8 +150,11 @@ class EncodeImages(Stage):
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
             else:
-                computed, refused, seconds = done.answer
-                run.timed(seconds)
+                computed, refused = done.answer.images, done.answer.refused
+                run.timed(done.answer.seconds)
+                for note in set(done.answer.notes) - told:
+                    told.add(note)
+                    run.tell(note)
             rejected.update(refused)
             run.advance(computed, len(refused))
             check_rejects(self.name, len(rejected), len(tables[0].wanted), run.max_rejects)
@@ -150,6 +168,16 @@ def guides_in_use(
     return {name: guide for name, guide in guides.items() if name in used}
 
 
+def planned_weights(tables: Sequence[Table]) -> PlannedWeights:
+    """The weights that these tables' fingerprints stand for."""
+    guides = {
+        table.plan[0].guide: table.ingredients.settings["guides.weights"]
+        for table in tables
+        if "guides.weights" in table.ingredients.settings
+    }
+    return PlannedWeights(tables[0].ingredients.weights, guides)
+
+
 def view_title(name: str, seed: int, seeds: Sequence[int]) -> str:
     """The name of the table of a view set's draws under one of the job's seeds."""
     return f"views.{name}" if len(seeds) == 1 else f"views.{name}.seed.{seed}"
@@ -161,16 +189,19 @@ def describe_table(table: Table) -> dict[str, Any]:
 
 
 def _rows_lacking(tables: Sequence[Table], manifest: pa.Table) -> list[dict[str, Any]]:
-    """Manifest rows that some table lacks, in manifest order, each with the names of those tables."""
+    """Manifest rows that some table lacks, each with the names of those tables.
+
+    They are in manifest order, by id, but for members of tars and cells of Parquet files: these are in the order in
+    which they lie, else a batch of images with ids of their own would read as many row groups as it has images.
+    """
     lacks: dict[str, list[str]] = {}
     for table in tables:
         for key in table.missing:
             lacks.setdefault(key, []).append(table.name)
     chosen = manifest.filter(pc.is_in(manifest["key"], pa.array(list(lacks), pa.string())))
-    return [
-        {"key": row["key"], "id": row["id"], "uri": row["uri"], "lacks": lacks[row["key"]]}
-        for row in chosen.select(["key", "id", "uri"]).to_pylist()
-    ]
+    rows = chosen.select(["key", "id", "uri"]).to_pylist()
+    rows.sort(key=lambda row: place_order(row["uri"]))
+    return [row | {"lacks": lacks[row["key"]]} for row in rows]
 
 
 def _reject(tables: Sequence[Table], rows: Sequence[Mapping[str, Any]], run: str) -> None:
@@ -192,8 +223,9 @@ def _decode(
     from stages.vision.bounds import LARGEST_FILE, UnreadableImage
     from storage.blobs import read_blobs
 
-    decoded = []
-    for row, data in zip(rows, read_blobs([row["uri"] for row in rows], LARGEST_FILE), strict=True):
+    decoded, blobs = [], deque(read_blobs([row["uri"] for row in rows], LARGEST_FILE))
+    for row in rows:
+        data = blobs.popleft()  # and is let go of once it is decoded
         if isinstance(data, OSError):
             decoded.append(row | {"reason": f"cannot be read: {data.strerror or data}"})
             continue
@@ -218,10 +250,13 @@ class _EncodeActor:
         tables: list[tuple[str, str, Any]],
         run: str,
         weights_cache: str,
+        planned: PlannedWeights,
     ):
         self.model, self.guides, self.precision, self.device = model, guides, precision, device
         self.threads, self.tables, self.run, self.weights_cache = threads, tables, run, weights_cache
+        self.planned = planned
         self.loaded = threading.Event()
+        self.own = threading.local()
 
     def setup(self) -> None:
         """Load the models; apart from construction, so that what it raises is told from a death."""
@@ -231,26 +266,28 @@ class _EncodeActor:
         from storage.shards import ShardTable
 
         torch.set_num_threads(self.threads)
-        self.encoder = Encoder(self.model, self.guides, self.precision, self.device, self.weights_cache)
+        self.encoder = Encoder(self.model, self.guides, self.precision, self.device, self.weights_cache, self.planned)
         self.keepers = {name: ShardTable(folder) for name, folder, _ in self.tables}
         self.views = {name: ViewTable(*plan) for name, _, plan in self.tables if plan is not None}
-        self.encoder.check(self.views)
+        self.notes = self.encoder.check(self.views)
         if self.device == "cuda":
             torch.cuda.synchronize()  # weights were copied on another stream than those that batches run on
         self.loaded.set()
 
-    def encode(self, *parts: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
-        """Encode a decoded batch, append a shard a table; returns images encoded, keys rejected, seconds by phase."""
+    def encode(self, *parts: list[dict[str, Any]]) -> Encoded:
+        """Encode a decoded batch and append a shard a table."""
         import torch
 
         self.loaded.wait()  # where several batches are in the actor at once, the first comes with its setup
         rows = [row for part in parts for row in part]
         if self.device == "cpu":
             return self._encode(rows)
-        with torch.cuda.stream(torch.cuda.Stream()):
+        if not hasattr(self.own, "stream"):  # one a thread: every stream keeps memory of its own
+            self.own.stream = torch.cuda.Stream()
+        with torch.cuda.stream(self.own.stream):
             return self._encode(rows)
 
-    def _encode(self, rows: list[dict[str, Any]]) -> tuple[int, list[str], dict[str, float]]:
+    def _encode(self, rows: list[dict[str, Any]]) -> Encoded:
         from stages.encoder import Image
 
         phases = Phases()
@@ -267,4 +304,4 @@ class _EncodeActor:
             if refused:
                 keeper.reject(refused, "encode_images", self.run)
         phases.seconds["decode"] = sum(row["photograph"].seconds for row in good)
-        return len(good), [row["key"] for row in bad], dict(phases.seconds)
+        return Encoded(len(good), [row["key"] for row in bad], dict(phases.seconds), self.notes)

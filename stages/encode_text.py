@@ -57,7 +57,8 @@ class EncodeText(Stage):
             for start in range(0, len(table.missing), ROWS_A_SHARD):
                 keys = table.missing[start : start + ROWS_A_SHARD]
                 texts = {key: table.plan[key] for key in keys}
-                ray.get(task.remote(self.model, texts, table.keeper.folder, run.id, inputs.weights_cache()))
+                weights = inputs.weights_cache(), table.ingredients.weights
+                ray.get(task.remote(self.model, texts, table.keeper.folder, run.id, *weights))
                 run.advance(len(texts), 0)
 
 
@@ -84,14 +85,16 @@ def text_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _encode_and_append(model: ModelSettings, texts: dict[str, str], folder: str, run: str, weights_cache: str) -> None:
+def _encode_and_append(
+    model: ModelSettings, texts: dict[str, str], folder: str, run: str, weights_cache: str, planned: str
+) -> None:
     import numpy as np
 
     from stages.weights import load_model
     from storage.schemas import fixed_list
     from storage.shards import ShardTable
 
-    tower = load_model(model, weights_cache)
+    tower = load_model(model, weights_cache, planned)
     features = tower.encode_texts(list(texts.values())).numpy().astype(np.float32)
     norms = np.linalg.norm(features, axis=1)
     rows = pa.table(

@@ -15,17 +15,16 @@ import pyarrow as pa
 import torch
 
 from stages.feature_rows import unit_columns, whole_rows
+from stages.forward_batches import ForwardBatches
 from stages.phases import Phases
 from stages.photograph import Photograph
 from stages.settings import DinoGuide, GuidedView, GuideSettings, ModelSettings, ViewSettings
 from stages.views import DrawnViews, draw_views, view_pixels
 from stages.vision.crops import image_tensor
+from stages.vision.feature_crops import why_no_feature_crops
 from stages.vision.guides import load_guide
-from stages.weights import check_unchanged, load_model
+from stages.weights import PlannedWeights, check_unchanged, load_model
 from storage.schemas import fixed_list
-
-FORWARD_BATCH = {"cpu": 64, "cuda": 256}
-"""Inputs of one forward pass: enough to be fast, no more, for each takes megabytes of activations."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,42 @@ class Encoder:
         precision: str,
         device: str,
         weights_cache: str,
+        planned: PlannedWeights,
     ):
-        """`weights_cache`: that of the store, which notes what public names stand for. Raises ModelError."""
-        self.device = torch.device(device)
-        self.forward_batch = FORWARD_BATCH[self.device.type]
-        self.tower = load_model(model, weights_cache, precision=precision, device=device)
-        self.guides = {name: self._load_guide(guide, weights_cache) for name, guide in guides.items()}
+        """`weights_cache`: that of the store, which notes what public names stand for; `planned`: what must be loaded.
 
-    def _load_guide(self, guide: GuideSettings, weights_cache: str) -> Any:
-        if isinstance(guide, DinoGuide):
-            check_unchanged(guide, weights_cache)
+        Raises ModelError.
+        """
+        self.device = torch.device(device)
+        self.batches = ForwardBatches(self.device)
+        self.tower = load_model(model, weights_cache, planned.model, precision=precision, device=device)
+        for name, guide in guides.items():
+            if isinstance(guide, DinoGuide):
+                check_unchanged(guide, weights_cache, planned.guides[name])
+        self.guides = {name: self._load_guide(guide) for name, guide in guides.items()}
+
+    def _load_guide(self, guide: GuideSettings) -> Any:
         options = guide.model_dump(exclude={"kind"})
         return load_guide(guide.kind, tower=self.tower, precision=self.tower.precision, device=self.device, **options)
 
-    def check(self, views: Mapping[str, ViewTable]) -> None:
-        """Raise ValueError for a view set that this model cannot serve: a layer that it does not have."""
+    def check(self, views: Mapping[str, ViewTable]) -> list[str]:
+        """What a person should know of the view sets with this model: where feature crops were asked for in vain.
+
+        Raises ValueError for a layer that the model does not have.
+        """
+        wanting = {name for name, table in views.items() if getattr(table.view, "feature_crops", False)}
+        why = why_no_feature_crops(self.tower.model.visual)
         for name, table in views.items():
             if _crops_features(table.view, self.tower) and self._layer(table.view) >= self.tower.cropper.layers:
                 raise ValueError(
                     f"{name}.layer is {table.view.layer}, but tokens of model {self.tower.name!r} can be cropped "
                     f"before layer 0 to {self.tower.cropper.layers - 1}"
                 )
+        if not wanting or why is None:
+            return []
+        return [
+            f"{', '.join(sorted(wanting))}: crops in pixels only, for the model's features cannot be cropped: {why}"
+        ]
 
     @torch.no_grad()
     def encode(
@@ -124,10 +138,13 @@ class Encoder:
         for guide_name, guide in self.guides.items():
             users = {name for name, table in seen.views.items() if getattr(table.view, "guide", None) == guide_name}
             chosen = seen.lacking(users)
-            start, grids = time.perf_counter(), []
+            start = time.perf_counter()
+
+            def look(part: Sequence[int], guide: Any = guide) -> np.ndarray:
+                return guide.saliency([seen.pixels[n]["whole"] for n in part]).cpu().numpy()
+
             with seen.phases.measure("guide"):
-                for part in _parts(chosen, self.forward_batch):
-                    grids += [*guide.saliency([seen.pixels[number]["whole"] for number in part]).cpu().numpy()]
+                grids = [grid for grids in self.batches.by_parts(chosen, look) for grid in grids]
             seconds = (time.perf_counter() - start) / max(1, len(chosen))
             found.update({(guide_name, n): (grid, seconds) for n, grid in zip(chosen, grids, strict=True)})
         return found
@@ -140,7 +157,8 @@ class Encoder:
         tokens: dict[tuple[int, int], torch.Tensor] = {}
         features: dict[int, np.ndarray] = {}
         start = time.perf_counter()
-        for part in _parts(chosen, self.forward_batch):
+
+        def encode(part: Sequence[int]) -> None:
             with seen.phases.measure("crop"):
                 batch = torch.cat([self.tower.preprocess(seen.pixels[n]["whole"]) for n in part])
             with seen.phases.measure("encode"):
@@ -148,10 +166,12 @@ class Encoder:
                     last = self.tower.cropper.layers - 1
                     entering = self.tower.cropper.tokens_at(batch, [*layers, last])
                     encoded = self.tower.cropper.features(entering[last])
-                    tokens |= {(layer, n): entering[layer][i] for layer in layers for i, n in enumerate(part)}
+                    tokens.update({(layer, n): entering[layer][i] for layer in layers for i, n in enumerate(part)})
                 else:
                     encoded = self.tower.encode_images(batch)
                 features.update(zip(part, encoded.cpu().numpy(), strict=True))
+
+        self.batches.by_parts(chosen, encode)
         return tokens, features, (time.perf_counter() - start) / max(1, len(chosen))
 
     def _layer(self, view: GuidedView) -> int:
@@ -183,10 +203,15 @@ class Encoder:
         }
         if grid is not None:
             windows = np.stack([views.windows for views in drawn])
+            layer = self._layer(table.view)
+            entering = [tokens[layer, number] for number in chosen]
+
+            def crop(part: Sequence[int]) -> np.ndarray:
+                stacked = torch.stack([entering[place] for place in part])
+                return self.tower.cropper.crop_features(stacked, windows[list(part)], layer).cpu().numpy()
+
             with seen.phases.measure("feature_crop"):
-                layer = self._layer(table.view)
-                entering = torch.stack([tokens[layer, number] for number in chosen])
-                cropped = self.tower.cropper.crop_features(entering, windows, layer).cpu().numpy()
+                cropped = np.concatenate(self.batches.by_parts(range(len(chosen)), crop))
             columns["windows"] = fixed_list(windows)
             columns |= unit_columns("feature_", cropped)
         seconds = (time.perf_counter() - start + guide_seconds) / len(chosen)
@@ -200,45 +225,11 @@ class Encoder:
 
         def inputs() -> Iterable[torch.Tensor]:
             for number, views in zip(chosen, drawn, strict=True):
-                size = seen.images[number].photograph
-                yield view_pixels(view, views, seen.pixels[number][name], size.width, size.height, self.tower)
+                factor = seen.images[number].photograph.factors[name]
+                yield view_pixels(view, views, seen.pixels[number][name], factor, self.tower)
 
-        encoded = self._encode_stream(inputs(), seen.phases)
+        encoded = self.batches.stream(inputs(), self.tower.encode_images, seen.phases)
         return encoded.view(len(chosen), len(drawn[0].boxes), -1).cpu().numpy()
-
-    def _encode_stream(self, inputs: Iterable[torch.Tensor], phases: Phases) -> torch.Tensor:
-        """Features [K, d] of a stream of normalised inputs [n, 3, S, S], encoded in full batches whatever n is."""
-        encoded: list[torch.Tensor] = []
-        held: list[torch.Tensor] = []
-        stream = iter(inputs)
-        while True:
-            with phases.measure("crop"):
-                arrived = next(stream, None)
-                held += [] if arrived is None else [arrived]
-                batch = torch.cat(held) if arrived is None or sum(map(len, held)) >= self.forward_batch else None
-            if batch is None:
-                continue
-            full = len(batch) if arrived is None else len(batch) // self.forward_batch * self.forward_batch
-            with phases.measure("encode"):
-                encoded += self._forward(batch[:full])
-            if arrived is None:
-                return torch.cat(encoded)
-            held = [batch[full:]]
-
-    def _forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Encode inputs [K, 3, S, S] in parts, which are halved, for good, when they do not fit the GPU's memory."""
-        encoded, start = [], 0
-        while start < len(inputs):
-            part = inputs[start : start + self.forward_batch]
-            try:
-                encoded.append(self.tower.encode_images(part))
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    raise
-                self.forward_batch = len(part) // 2
-                continue
-            start += len(part)
-        return encoded
 
 
 @dataclass(frozen=True)
@@ -258,7 +249,3 @@ class _Seen:
 
 def _crops_features(view: ViewSettings, tower: Any) -> bool:
     return isinstance(view, GuidedView) and view.feature_crops and tower.can_crop_features
-
-
-def _parts(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]

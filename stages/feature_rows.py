@@ -29,7 +29,15 @@ def whole_rows(images: Sequence[Image], features: np.ndarray, seconds: float) ->
 
 
 def unit_columns(prefix: str, features: np.ndarray) -> dict[str, pa.Array]:
-    """Columns `vectors` (unit length, fp16) and `norms` (fp32) of features [B, N, d], as fixed-size lists."""
+    """Columns `vectors` (unit length, fp16) and `norms` (fp32) of features [B, N, d], as fixed-size lists.
+
+    Raises FloatingPointError for features that are not finite: stored, they would never be computed again.
+    """
+    if not np.isfinite(features).all():
+        raise FloatingPointError(
+            "the model's features are not finite numbers: its activations are too large for half precision (set "
+            "model.precision: bf16 or fp32), or its weights are damaged"
+        )
     norms = np.linalg.norm(features, axis=-1)
     unit = features / np.maximum(norms, 1e-12)[..., None]
     return {

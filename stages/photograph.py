@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.settings import ViewSettings
 from stages.views import smallest_share
-from stages.vision.decode import decode_image, reduce_image, reduction
+from stages.vision.decode import UnreadableImage, decode_image, reduce_image, reduction
 
 LARGEST_GUIDE = 518
 """Side in pixels of the largest input of the guides that people use (DINOv2); they see the pixels of `whole`."""
@@ -24,12 +24,14 @@ LARGEST_GUIDE = 518
 class Photograph:
     """Width and height as it was taken, RGB pixels uint8 [h, w, 3] by table name, and the seconds decoding took.
 
-    `pixels["whole"]` is always there; tables that need the same size share an array.
+    `pixels["whole"]` is always there; tables that need the same size share an array. `factors` says by how much each
+    was reduced, 1 for not at all.
     """
 
     width: int
     height: int
     pixels: Mapping[str, np.ndarray]
+    factors: Mapping[str, int]
     seconds: float = 0.0
 
 
@@ -39,8 +41,10 @@ def decode_photograph(data: bytes, views: Mapping[str, ViewSettings], size: int,
     `size` is the side of the encoder's input; with `full` nothing is reduced. Raises `UnreadableImage`.
     """
     start = time.perf_counter()
-    pixels = decode_image(data)
-    return photograph_of(pixels, views, size, full=full, start=start)
+    try:
+        return photograph_of(decode_image(data), views, size, full=full, start=start)
+    except MemoryError:
+        raise UnreadableImage("not enough memory to reduce it") from None
 
 
 def photograph_of(
@@ -55,4 +59,4 @@ def photograph_of(
         factors = dict.fromkeys(factors, 1)
     levels = {factor: reduce_image(pixels, factor) for factor in set(factors.values())}
     seconds = 0.0 if start is None else time.perf_counter() - start
-    return Photograph(width, height, {name: levels[factor] for name, factor in factors.items()}, seconds)
+    return Photograph(width, height, {name: levels[factor] for name, factor in factors.items()}, factors, seconds)

@@ -163,7 +163,7 @@ class _Projected(Protocol):
     def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """Rows, with vectors, that the table lacks or holds otherwise; some thousands at a time."""
 
-    def wanted_ids(self) -> pa.Array:
+    def wanted_ids(self) -> pa.ChunkedArray:
         """The ids of all rows that it should hold."""
 
 
@@ -175,8 +175,8 @@ class _Listed:
         known = {_comparable(row) for row in present.to_pylist()}
         self.lacking = [row for row in rows if _comparable(row) not in known]
 
-    def wanted_ids(self) -> pa.Array:
-        return pa.array([row["id"] for row in self.rows], pa.string())
+    def wanted_ids(self) -> pa.ChunkedArray:
+        return pa.chunked_array([[row["id"] for row in self.rows]], pa.string())
 
 
 def _comparable(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -211,10 +211,14 @@ class _Crops:
         self.sources = sources
         self.present = _crops_by_image(present)
 
-    def wanted_ids(self) -> pa.Array:
+    def wanted_ids(self) -> pa.ChunkedArray:
         keys = list(self.sources.images)
-        parts = [_crop_ids(keys, view, _crops_an_image(table)) for view, table in self.sources.views.items()]
-        return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+        parts = [
+            _crop_ids(keys[start : start + IMAGES_AT_ONCE], view, _crops_an_image(table))
+            for view, table in self.sources.views.items()
+            for start in range(0, len(keys), IMAGES_AT_ONCE)
+        ]
+        return pa.chunked_array(parts, pa.string())  # in parts, since one array of texts ends at two gigabytes
 
     def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
         for view, table in self.sources.views.items():

@@ -151,6 +151,8 @@ class Run:
     max_rejects: float = 0.01
     timed: Callable[[Mapping[str, float]], None] = lambda seconds: None
     """timed(seconds by phase), summed over workers: where the time of the stage went"""
+    tell: Callable[[str], None] = lambda text: None
+    """tell(text): what a person who watches should know"""
 
 
 class Stage(ABC):

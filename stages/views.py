@@ -95,12 +95,12 @@ def draw_views(
     return DrawnViews(boxes, flips=mirrored < 0.5, mixes=mixes)
 
 
-def view_pixels(view: ViewSettings, drawn: DrawnViews, pixels: Tensor, width: int, height: int, tower: Tower) -> Tensor:
+def view_pixels(view: ViewSettings, drawn: DrawnViews, pixels: Tensor, factor: int, tower: Tower) -> Tensor:
     """What the model sees of an image: normalised `[N, 3, S, S]`, on the device of `pixels`.
 
-    `pixels` uint8 `[3, h, w]` is the image of `width` x `height` that `drawn` is about, or the same one reduced.
+    `pixels` uint8 `[3, h, w]` is the image that `drawn` is about, reduced by a whole `factor` (1: as it is).
     """
-    boxes = boxes_at(drawn.boxes, width, height, pixels.shape[2], pixels.shape[1])
+    boxes = boxes_at(drawn.boxes, factor, pixels.shape[2], pixels.shape[1])
     if isinstance(view, PromptedView):
         return _prompted(view, boxes, pixels, tower)
     if isinstance(view, AugmentedView):

@@ -6,12 +6,13 @@ wrong with one blob is told in its place and costs no other.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -28,7 +29,8 @@ P = TypeVar("P", TarMember, ParquetCell, RemoteFile)
 def read_blobs(uris: Sequence[str], largest: int = LARGEST) -> list[bytes | OSError]:
     """The bytes of each uri, in order, or an OSError that says why there are none (`storage.uris` has the grammar).
 
-    Local files and members of tars of more than `largest` bytes are not read: one could fill the memory.
+    A blob of more than `largest` bytes is not handed out: one could fill the memory. Its size is asked for first where
+    that costs nothing; what a server sends is cut off there.
     """
     places: list[Place | OSError] = [_place(uri) for uri in uris]
     found: dict[Place, bytes | OSError] = {}
@@ -38,11 +40,11 @@ def read_blobs(uris: Sequence[str], largest: int = LARGEST) -> list[bytes | OSEr
     for path, members in _by(places, TarMember, lambda place: place.path):
         found |= _read_members(path, members, largest)
     for (path, column, group), cells in _by(places, ParquetCell, lambda place: (place.path, place.column, place.group)):
-        found |= _read_cells(path, column, group, cells)
+        found |= _read_cells(path, column, group, cells, largest)
     remote = [place for _, group in _by(places, RemoteFile, lambda place: place.url) for place in group[:1]]
     if remote:
         with ThreadPoolExecutor(min(len(remote), REMOTE_READS)) as threads:
-            found |= zip(remote, threads.map(_read_remote, remote), strict=True)
+            found |= zip(remote, threads.map(lambda place: _read_remote(place, largest), remote), strict=True)
     return [place if isinstance(place, OSError) else found[place] for place in places]
 
 
@@ -77,8 +79,9 @@ def _read_file(path: str, largest: int) -> bytes | OSError:
         return OSError(str(error))
 
 
-def _too_large(size: int, largest: int) -> OSError:
-    return OSError(f"it has {size:,} bytes, more than the {largest:,} that are read")
+def _too_large(size: int | None, largest: int) -> OSError:
+    """`size` is None where nobody said it and reading ended at `largest`."""
+    return OSError(f"it has {'' if size is None else f'{size:,} bytes, '}more than the {largest:,} that are read")
 
 
 def _read_members(path: str, members: Sequence[TarMember], largest: int) -> dict[Place, bytes | OSError]:
@@ -102,7 +105,9 @@ def _read_members(path: str, members: Sequence[TarMember], largest: int) -> dict
     return found
 
 
-def _read_cells(path: str, column: str, group: int, cells: Sequence[ParquetCell]) -> dict[Place, bytes | OSError]:
+def _read_cells(
+    path: str, column: str, group: int, cells: Sequence[ParquetCell], largest: int
+) -> dict[Place, bytes | OSError]:
     try:
         status = os.stat(path)
         values = _read_row_group(path, status.st_size, status.st_mtime_ns, column, group)
@@ -112,8 +117,12 @@ def _read_cells(path: str, column: str, group: int, cells: Sequence[ParquetCell]
         return dict.fromkeys(cells, OSError(f"row group {group} of {path} cannot be read: {error}"))
     found: dict[Place, bytes | OSError] = {}
     for cell in cells:
-        value = values[cell.row].as_py() if cell.row < len(values) else None
-        found[cell] = value if value is not None else OSError(f"row {cell.row} of group {group} of {path} has no bytes")
+        value = values[cell.row] if cell.row < len(values) else None
+        data = value.as_buffer() if isinstance(value, pa.BinaryScalar) else None  # no copy yet
+        if data is None:
+            found[cell] = OSError(f"row {cell.row} of group {group} of {path} has no bytes")
+        else:
+            found[cell] = data.to_pybytes() if data.size <= largest else _too_large(data.size, largest)
     return found
 
 
@@ -129,13 +138,35 @@ def _read_row_group(path: str, size: int, mtime_ns: int, column: str, group: int
         return file.read_row_group(group, [column]).column(column)
 
 
-def _read_remote(place: RemoteFile) -> bytes | OSError:
-    import fsspec
+def _read_remote(place: RemoteFile, largest: int) -> bytes | OSError:
+    from fsspec.asyn import sync
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.http import HTTPFileSystem
 
     try:
-        file_system, path = fsspec.core.url_to_fs(place.url)
-        return file_system.cat_file(path)
+        file_system, path = url_to_fs(place.url)
+        if isinstance(file_system, HTTPFileSystem):
+            return sync(file_system.loop, _download, file_system, path, largest)
+        data = file_system.cat_file(path, start=0, end=largest + 1)
+        return data if len(data) <= largest else _too_large(None, largest)
     except OSError as error:
         return error
     except Exception as error:  # every protocol has errors of its own, and none may cost the rest of the batch
         return OSError(f"{place.url}: {type(error).__name__}: {error}")
+
+
+async def _download(file_system: Any, url: str, largest: int) -> bytes | OSError:
+    """What a web server answers, in one request and block by block: it may ignore a range, and say a wrong size."""
+    session = await file_system.set_session()
+    async with session.get(file_system.encode_url(url), **file_system.kwargs) as answer:
+        if answer.status == 404:
+            raise FileNotFoundError(errno.ENOENT, "the server has no such file", url)
+        answer.raise_for_status()
+        if answer.content_length is not None and answer.content_length > largest:
+            return _too_large(answer.content_length, largest)
+        data = bytearray()
+        async for block in answer.content.iter_any():
+            data += block
+            if len(data) > largest:
+                return _too_large(None, largest)
+        return bytes(data)

@@ -65,7 +65,7 @@ class Projection:
             merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(rows.slice(start, UPSERT_ROWS))
 
-    def delete_unwanted(self, table: str, wanted_ids: pa.Array) -> int:
+    def delete_unwanted(self, table: str, wanted_ids: pa.Array | pa.ChunkedArray) -> int:
         """Delete the rows whose id is not wanted, in one commit; returns how many. Drops the marker first."""
         ids = self.ids(table)
         unwanted = len(ids) - pc.sum(pc.is_in(ids, wanted_ids)).as_py() if len(ids) else 0

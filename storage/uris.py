@@ -75,6 +75,20 @@ def format_uri(place: Place) -> str:
     return place.path if isinstance(place, LocalFile) else place.url
 
 
+def place_order(uri: str) -> tuple[str, int, int]:
+    """A sort key by which blobs of one tar or row group lie side by side, as they do in their file.
+
+    `("", 0, 0)` for every other uri, so that a stable sort leaves plain files in their order.
+    """
+    if uri.startswith(("tar:", "parquet:")):
+        place = parse_uri(uri)
+        if isinstance(place, TarMember):
+            return place.path, place.offset, 0
+        if isinstance(place, ParquetCell):
+            return place.path, place.group, place.row
+    return "", 0, 0
+
+
 def parse_uri(uri: str) -> Place:
     """The place that a uri names. ValueError for a `tar:` or `parquet:` uri, or a `file:` one, that names none."""
     if found := _TAR.fullmatch(uri):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from stages.dataset import DatasetError, FolderDataset, SplitNames
 from stages.datasets.listing import IMAGE_SUFFIXES, Entry, Listing, check_text, file_version, is_image
@@ -56,7 +57,7 @@ def proposed_splits(root: Path) -> dict[str, str]:
             found[split] = min(of_split, key=lambda folder: names.index(folder.lower()))
     if len(found) < 2:
         others = (folder for folder in _sub_folders(root) if folder not in named)
-        at_the_top = any(is_image(entry.name) for entry in os.scandir(root) if entry.is_file())
+        at_the_top = any(is_image(entry.name) for entry in _entries(root) if entry.is_file())
         if not found or at_the_top or any(_has_images(os.path.join(root, folder)) for folder in others):
             return {}
     if "query" not in found:
@@ -73,7 +74,7 @@ def labelled_images(folder: str) -> Iterator[tuple[str, str | None]]:
     for name in _sub_folders(folder):
         for path in _images_below(os.path.join(folder, name)):
             yield path, name
-    for entry in os.scandir(folder):
+    for entry in _entries(folder):
         if is_image(entry.name) and not entry.is_dir():
             yield entry.path, None
 
@@ -105,7 +106,7 @@ def _has_images(folder: str) -> bool:
 
 
 def _images_below(folder: str) -> Iterator[str]:
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         if "tables" in folders and _is_store(Path(place)):
             folders.clear()
             continue
@@ -114,7 +115,19 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _sub_folders(folder: str | Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry]:
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Raise DatasetError for a folder that cannot be read: without it a class would be missing and nobody told."""
+    raise DatasetError(f"dataset: the folder {error.filename} cannot be read: {error.strerror or error}") from None
 
 
 def _is_store(folder: Path) -> bool:

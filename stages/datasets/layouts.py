@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -36,7 +37,9 @@ class Layout:
     default: Mapping[str, str] = field(default_factory=dict)
     """our split -> its own"""
     classes: Callable[[str], Sequence[str]] | None = None
-    """the class names under a root, where a list of them belongs to the data set"""
+    """the labels under a root in their order, where a list of them belongs to the data set"""
+    spoken: Callable[[str], str] = str
+    """the class name of a label, as one would say it in a sentence"""
 
     def missing(self, root: str, split: str) -> list[str]:
         """What `split` needs and is not there."""
@@ -154,6 +157,16 @@ def _places_classes(root: str) -> list[str]:
     return sorted(name for name, _ in _places_categories(root))
 
 
+def _scene(label: str) -> str:
+    """`/a/apartment_building/outdoor`, in SUN397 without `/a/`, is an apartment building outdoor."""
+    return re.sub(r"^/[a-z]/", "", label).replace("/", " ").replace("_", " ")
+
+
+def _land_use(label: str) -> str:
+    """`AnnualCrop` is annual crop."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).lower()
+
+
 LAYOUTS = {
     "DTD": Layout(
         lambda split: ["dtd/dtd/images", f"dtd/dtd/labels/{split}1.txt"],
@@ -187,9 +200,11 @@ LAYOUTS = {
         {"support": "train", "validation": "val", "query": "test"},
         _aircraft_classes,
     ),
-    "EuroSAT": Layout(lambda _: ["eurosat/2750"], lambda root, _: _class_folders(root, "eurosat/2750")),
+    "EuroSAT": Layout(
+        lambda _: ["eurosat/2750"], lambda root, _: _class_folders(root, "eurosat/2750"), spoken=_land_use
+    ),
     "Caltech101": Layout(lambda _: ["caltech101/101_ObjectCategories"], _caltech),
-    "SUN397": Layout(lambda _: ["SUN397/ClassName.txt"], _sun, classes=_sun_classes),
+    "SUN397": Layout(lambda _: ["SUN397/ClassName.txt"], _sun, classes=_sun_classes, spoken=_scene),
     "StanfordCars": Layout(
         lambda split: ["stanford_cars/devkit/cars_meta.mat", *_CARS[split]],
         _cars,
@@ -203,6 +218,7 @@ LAYOUTS = {
         ("train-standard", "train-challenge", "test", "val"),
         {"query": "val"},
         _places_classes,
+        _scene,
     ),
     "ImageNet": Layout(lambda split: [split], _class_folders, ("train", "val"), {"query": "val"}),
 }

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from stages.dataset import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+_NEGATIVE = re.compile(r"-0*[1-9][0-9]*")
+_DIGITS = 20
+_BLOCK = 1 << 20
 
 
 class Entry(NamedTuple):
@@ -48,6 +52,11 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def known_label(text: str) -> str | None:
+    """A label as it is written; None for a negative number, which is how data sets write that it is not known."""
+    return None if _NEGATIVE.fullmatch(text) else text
+
+
 def is_text(name: str) -> bool:
     """Whether a name is text that UTF-8, and so a table, can hold: file names and JSON may hold half characters."""
     try:
@@ -64,10 +73,13 @@ def check_text(name: str, key: str) -> None:
 
 
 def file_version(path: str, how: str) -> str:
-    """The version of a local file: size and modification time in ns, or 20 hex digits of its sha256 (`content`)."""
+    """The version of a local file: size and modification time in ns, or 20 hex digits of its sha256 (`content`).
+
+    What is no file (a pipe, a device) is not opened: it is listed, and rejected when it is read.
+    """
     try:
         status = os.stat(path)
-        if how == "content":
+        if how == "content" and stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             return _content_hash(path, status.st_size, status.st_mtime_ns)
     except OSError:
         try:
@@ -79,9 +91,19 @@ def file_version(path: str, how: str) -> str:
 
 @cache  # a run plans about ten times, and each plan reads the manifest anew
 def _content_hash(path: str, size: int, mtime_ns: int) -> str:
-    return content_version(Path(path).read_bytes())
+    with open(path, "rb") as file:
+        return stream_version(file, size)
+
+
+def stream_version(file: BinaryIO, size: int) -> str:
+    """`content_version` of the next `size` bytes of a file, however many, in little memory."""
+    found = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        found.update(block)
+        size -= len(block)
+    return found.hexdigest()[:_DIGITS]
 
 
 def content_version(data: bytes) -> str:
     """The version of an image by its bytes: 20 hex digits of their sha256."""
-    return hashlib.sha256(data).hexdigest()[:20]
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]

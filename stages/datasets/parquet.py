@@ -29,11 +29,17 @@ def list_parquet(dataset: ParquetDataset, cache: str | None) -> Listing:
         check_split_names(dataset.path, everything, dataset.splits)
         shards = everything if dataset.splits is None else find_shards(dataset.path, dataset.splits, ".parquet")
     files = [_File(shard, dataset) for shard in shards]
+    _check_alike(files)
     own = _own_classes(files)
     where = dataset.path if isinstance(dataset.path, str) else os.path.commonpath([shard.path for shard in shards])
-    column = SplitColumn(dataset.splits, where)
-    entries = (entry for file in files for entry in file.entries(column, cache))
-    return Listing(entries, where, f"dataset.path: no rows of the query split in the Parquet files of {where}", own=own)
+    empty = f"dataset.path: no rows of the query split in the Parquet files of {where}"
+    return Listing(_entries(files, SplitColumn(dataset.splits, where), cache), where, empty, own=own)
+
+
+def _entries(files: list[_File], splits: SplitColumn, cache: str | None) -> Iterator[Entry]:
+    for file in files:
+        yield from file.entries(splits, cache)
+    splits.check_names()
 
 
 class _File:
@@ -160,6 +166,18 @@ class _File:
             blobs = read_blobs([format_uri(place) for place in places])
             found.extend(content_version(blob) if isinstance(blob, bytes) else "missing" for blob in blobs)
         return pa.table({"version": pa.array(found, pa.string())})
+
+
+def _check_alike(files: list[_File]) -> None:
+    """A column that some files lack would make queries of training rows, or labelled images unlabelled."""
+    for name in ("split", "label", "id"):
+        having = {file.has(name): file.shard.path for file in files}
+        if len(having) > 1:
+            column = getattr(files[0].dataset, name) or name
+            raise DatasetError(
+                f"dataset.{name}: {having[True]} has a column {column!r} and {having[False]} has none; the files of a "
+                "data set have the same columns"
+            )
 
 
 def _own_classes(files: list[_File]) -> dict[str, str] | None:

@@ -86,7 +86,8 @@ def check_split_names(path: str | list[str], shards: Sequence[ShardFile], splits
 def _files(place: str, suffix: str, key: str) -> list[str]:
     """Absolute paths of the files of a folder, a file or a pattern. What is there by that very name is no pattern."""
     found: list[str] = []
-    for name in [place] if os.path.exists(place) else _expanded(place):
+    folder, pattern = _existing_folder(place)
+    for name in [place] if os.path.exists(place) else [os.path.join(folder, one) for one in _expanded(pattern)]:
         if os.path.isdir(name):
             inside = glob.glob(f"**/*{suffix}", root_dir=name, recursive=True)
             if not inside:
@@ -95,15 +96,25 @@ def _files(place: str, suffix: str, key: str) -> list[str]:
         elif os.path.exists(name):
             found.append(name)
         else:
-            matches = glob.glob(name, recursive=True)
+            folder, pattern = _existing_folder(name)
+            matches = glob.glob(pattern, root_dir=folder or None, recursive=True)
             if not matches:
                 raise DatasetError(f"{key}: no file {name}")
-            found.extend(match for match in matches if os.path.isfile(match))
+            found.extend(filter(os.path.isfile, (os.path.join(folder, match) for match in matches)))
     for file in found:
         check_text(file, key)
         if not file.lower().endswith(suffix):
             raise DatasetError(f"{key}: {file} is no {suffix} file{_unpack_first(file)}")
     return sorted(map(os.path.abspath, found))
+
+
+def _existing_folder(place: str) -> tuple[str, str]:
+    """The longest beginning of a pattern that is a folder, so that `[` and `{` in its name are no pattern; the rest."""
+    folder, rest = place, ""
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+        rest = os.path.join(name, rest) if rest else name
+    return folder, rest
 
 
 def _compressed_beside(folder: str, suffix: str) -> str:

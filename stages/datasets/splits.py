@@ -25,6 +25,8 @@ class SplitColumn:
 
     def __init__(self, splits: SplitNames | None, where: str):
         self.where = where
+        self.met: set[str | None] = set()
+        """every value that was asked for"""
         self.named: Mapping[str, str] | None = None
         if splits is not None:
             self.named = {}
@@ -33,13 +35,25 @@ class SplitColumn:
                     if self.named.setdefault(name, split) != split:
                         raise DatasetError(f"dataset.splits: {name} is named for both {self.named[name]} and {split}")
 
-    def __getitem__(self, value: str | None) -> str | None:
+    def __getitem__(self, value: object) -> str | None:
+        value = None if value is None else str(value)  # a column may hold numbers, names in a job file are text
+        self.met.add(value)
         if self.named is not None:
             return self.named.get(value) if value is not None else None
         split = split_named(value) if value else None
         if split is None:
             raise DatasetError(
                 f"dataset.splits: {self.where} has the split {value!r}; say which is which, "
-                f"for example splits: {{query: {value or 'test'}}}"
+                f"for example splits: {{query: {value or 'test'!r}}}"
             )
         return split
+
+    def check_names(self) -> None:
+        """After the last row: raise DatasetError for a name that no row had, since a slip would leave a split empty."""
+        lost = [name for name in self.named or () if name not in self.met]
+        if lost and self.met:
+            found = sorted(value for value in self.met if value is not None)
+            raise DatasetError(
+                f"dataset.splits.{self.named[lost[0]]}: no row of {self.where} has the split {lost[0]!r}; there are "
+                f"{', '.join(map(repr, found[:10])) or 'none'}{' and others' if len(found) > 10 else ''}"
+            )

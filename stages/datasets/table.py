@@ -10,14 +10,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from stages.dataset import DatasetError, TableDataset
-from stages.datasets.listing import Entry, Listing, content_version, file_version, is_text
+from stages.datasets.listing import Entry, Listing, content_version, file_version, is_text, known_label
 from stages.datasets.splits import SplitColumn
 from storage.blobs import read_blobs
-from storage.uris import LocalFile, RemoteFile, parse_uri
+from storage.uris import LocalFile, ParquetCell, TarMember, format_uri, parse_uri
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
@@ -61,10 +62,12 @@ def _entries(dataset: TableDataset, path: str, suffix: str) -> Iterator[Entry]:
             label = _text(row, dataset.label or "label", path, line, required=False)
             if dataset.label is not None and dataset.label not in row:
                 raise DatasetError(f"dataset.label: {path}, line {line}, has no {dataset.label!r}; it has {_keys(row)}")
-            chunk.append((identity, _located(written, path, line), split, label))
+            known = None if label is None else known_label(label)
+            chunk.append((identity, _located(written, path, line), split, known))
             if len(chunk) == 1000:
                 yield from _with_versions(chunk, dataset.version, threads)
                 chunk = []
+        splits.check_names()
         yield from _with_versions(chunk, dataset.version, threads)
 
 
@@ -135,7 +138,9 @@ def _located(written: str, path: str, line: int) -> str:
         raise DatasetError(f"dataset.uri: {path}, line {line}: {error}") from None
     if isinstance(place, LocalFile):
         return os.path.join(os.path.dirname(path), place.path)
-    if isinstance(place, RemoteFile) and (problem := _lacking(written.partition("://")[0])):
+    if isinstance(place, (TarMember, ParquetCell)):
+        return format_uri(replace(place, path=os.path.join(os.path.dirname(path), place.path)))
+    if problem := _lacking(written.partition("://")[0]):
         raise DatasetError(f"dataset.uri: {path}, line {line}: {written} cannot be opened: {problem}")
     return written
 

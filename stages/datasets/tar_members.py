@@ -11,7 +11,7 @@ from stages.dataset import DatasetError
 
 
 class Member(NamedTuple):
-    """A regular file in a tar: its name (only a name: it touches no file system), where its bytes lie, its header."""
+    """A file in a tar: its name (only a name: it touches no file system), where its bytes lie, its header."""
 
     name: str
     offset: int
@@ -23,16 +23,18 @@ class Member(NamedTuple):
 
 
 def read_members(path: str, file: BinaryIO) -> Iterator[Member]:
-    """Regular members of the tar open in `file`, in the order in which they lie; links and devices are passed over.
+    """Files of the tar open in `file`, in the order in which their headers lie; soft links and devices are passed over.
 
-    Only headers are read, and none is kept. Raises DatasetError, naming `path` and the byte, for a tar that is cut
-    off (also one without its end mark) or damaged: `tarfile` takes most of these for the end.
+    A hard link is one more name for the bytes of an earlier member, as tar writes a file that has two names. Only
+    headers are read. Raises DatasetError, naming `path` and the byte, for a tar that is cut off (also one without its
+    end mark) or damaged: `tarfile` takes most of these for the end.
     """
     total = os.fstat(file.fileno()).st_size
     start = file.read(6)
     if start[:2] == b"\x1f\x8b" or start[:3] == b"BZh" or start == b"\xfd7zXZ\x00" or start[:4] == b"\x28\xb5\x2f\xfd":
         raise DatasetError(f"dataset.path: {path} is packed; unpack it, since its images are read one by one")
     tar = _OpenTar(file)
+    met: dict[str, Member] = {}
     while True:
         header = tar.offset
         try:
@@ -55,8 +57,13 @@ def read_members(path: str, file: BinaryIO) -> Iterator[Member]:
                 f"dataset.path: {path} is cut off: {member.name!r}, at byte {header}, reaches to byte "
                 f"{member.offset + member.size}, the file to {total}"
             )
-        if info.isreg() and info.sparse is None:
-            yield member
+        if info.islnk() and info.linkname in met:
+            earlier = met[info.linkname]
+            member = member._replace(offset=earlier.offset, size=earlier.size)
+        elif not info.isreg() or info.sparse is not None:
+            continue
+        met[member.name] = member
+        yield member
 
 
 class _OpenTar:

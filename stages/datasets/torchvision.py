@@ -1,7 +1,8 @@
 """Data sets that lie on disk as torchvision lays them out, read without torchvision: listing them imports no torch.
 
-Names of classes, their order, splits and files are torchvision's, except that files are not hashed (Flowers102 and
-Places365 hash theirs each time) and nothing is downloaded, unpacked or written.
+Labels, their order, splits and files are torchvision's, except that files are not hashed (Flowers102 and Places365
+hash theirs each time) and nothing is downloaded, unpacked or written. Labels that are paths or code (EuroSAT, SUN397,
+Places365) are spoken as words.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def _classes(dataset: TorchvisionDataset, layout: Layout, root: str, samples: li
         labels = sorted({sample.label for sample in samples})
         return wnid_names(root, labels) if dataset.classes is None else {label: label for label in labels}
     if layout.classes is not None:
-        return {name: name for name in layout.classes(root)}
+        return {label: layout.spoken(label) for label in layout.classes(root)}
     ordered = sorted({(sample.index, sample.label) for sample in samples if sample.label is not None})
-    return {label: label for _, label in ordered}
+    return {label: layout.spoken(label) for _, label in ordered}
 
 
 def _entries(

@@ -16,7 +16,16 @@ import pyarrow.compute as pc
 
 from stages.dataset import DatasetError, WebDataset
 from stages.datasets.kept import keep
-from stages.datasets.listing import IMAGE_SUFFIXES, Entry, Listing, check_text, content_version, is_image, is_text
+from stages.datasets.listing import (
+    IMAGE_SUFFIXES,
+    Entry,
+    Listing,
+    check_text,
+    is_image,
+    is_text,
+    known_label,
+    stream_version,
+)
 from stages.datasets.shards import ShardFile, check_split_names, find_shards
 from stages.datasets.tar_members import Member, read_members
 from storage.uris import TarMember, format_uri
@@ -33,7 +42,7 @@ def list_webdataset(dataset: WebDataset, cache: str | None) -> Listing:
     """The images of the shards. Raises DatasetError."""
     shards = find_shards(dataset.path, dataset.splits, ".tar")
     check_split_names(dataset.path, shards, dataset.splits)
-    settings = ["webdataset", 1, dataset.image, dataset.label, dataset.label_key, dataset.version]
+    settings = ["webdataset", 2, dataset.image, dataset.label, dataset.label_key, dataset.version]
     samples = []
     for shard in shards:
         try:
@@ -129,7 +138,8 @@ def _row(path: str, sample: _Sample, file: BinaryIO, how: str) -> tuple:
     check_text(f"{path}: {image.name}", "dataset.path")
     version = f"{image.size}-{image.mtime_ns}"
     if how == "content":
-        version = content_version(_read(image, file))
+        file.seek(image.offset)
+        version = stream_version(file, image.size)
     folder = image.name.rpartition("/")[0].rpartition("/")[2]
     label = folder if folder not in ("", ".", "..") else None
     return image.name, image.offset, image.size, version, sample.cls, sample.json, label
@@ -140,14 +150,14 @@ def _read(member: Member, file: BinaryIO) -> bytes:
     return file.read(member.size)
 
 
-def _text_label(path: str, member: Member, file: BinaryIO) -> str:
+def _text_label(path: str, member: Member, file: BinaryIO) -> str | None:
     try:
         label = _read(member._replace(size=min(member.size, _LARGEST_LABEL)), file).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         label = ""
     if not label or "\n" in label:
         raise DatasetError(f"dataset.label: {member.name!r} of {path} is no label: a number or a name is wanted")
-    return str(int(label)) if label.isascii() and label.isdecimal() and len(label) < 19 else label
+    return str(int(label)) if label.isascii() and label.isdecimal() and len(label) < 19 else known_label(label)
 
 
 def _json_label(path: str, member: Member, file: BinaryIO, dataset: WebDataset) -> str | None:

@@ -70,8 +70,8 @@ class Abs(DescriptorMethod):
         """The feature rows that vote, feature crops first, as in F = [F_fs; F_rs]."""
         if self.crops == "feature" and features.crops is None:
             raise ValueError(
-                f"method {self.row_name!r} reads feature crops; set `feature_crops: true` in its view set, "
-                "or `crops: raw` here"
+                f"method {self.row_name!r} reads feature crops, and there are none: set `feature_crops: true` in its "
+                "view set, or, where the model's features cannot be cropped, `crops: raw` here"
             )
         rows = [features.crops] if self.reads_feature_crops and features.crops is not None else []
         return rows if self.crops == "feature" else [*rows, self.raw_crops(features)]

@@ -14,7 +14,7 @@ import open_clip
 
 from stages.vision.layouts import Weights, looks_like_openai
 from stages.vision.model_error import ModelError
-from stages.vision.weight_files import Trained, hugging_face_activation, open_clip_activation
+from stages.vision.weight_files import Trained, activation_beside, hugging_face_activation, open_clip_activation
 
 Activation = Literal["auto", "gelu", "quick_gelu"]
 
@@ -33,18 +33,24 @@ def config_activation(name: str, config: Path, activation: Activation = "auto") 
 
 
 def file_activation(name: str, weights: Weights, activation: Activation = "auto") -> Trained:
-    """The activation of a file's weights: from its layout, the config beside it, the architecture's name, the setting.
+    """The activation of a file's weights: from its layout, the configs beside it, the architecture's name, the setting.
 
-    OpenAI's layout says QuickGELU. Hugging Face's is asked in its `config.json`. In open_clip's layout the name
-    says it (`ViT-B-32-quickgelu`, else GELU), unless the values may be OpenAI's under a plain name. Raises ModelError
-    where two of these differ, or nothing tells.
+    OpenAI's layout says QuickGELU. Hugging Face's is asked in its `config.json`, all in an `open_clip_config.json`.
+    Without one, in open_clip's layout the name says it (`ViT-B-32-quickgelu`, else GELU), unless the values may be
+    OpenAI's under a plain name. Raises ModelError where two of these differ, or nothing tells, and where the config
+    wants images prepared otherwise than CLIP's.
     """
     layout_says = {
         "OpenAI": lambda: {"OpenAI's layout": "quick_gelu"},
         "Hugging Face": lambda: {"the config.json beside it": hugging_face_activation(weights.file)},
         "open_clip": dict,
     }[weights.layout]()
-    said = {"the architecture's name": _architecture_activation(name)} | layout_says | _setting(activation)
+    said = {
+        "the architecture's name": _architecture_activation(name),
+        **layout_says,
+        "the open_clip_config.json beside it": activation_beside(weights.file),
+        **_setting(activation),
+    }
     settled = _settle(f"weights file {weights.file} for model {name!r}", said)
     if settled is not None:
         return settled

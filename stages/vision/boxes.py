@@ -184,16 +184,15 @@ def paired_windows(
     return _windows(rows, columns, *reaches, grid)
 
 
-def boxes_at(boxes: np.ndarray, width: int, height: int, w: int, h: int) -> np.ndarray:
-    """Boxes int32 `[N, 4]` of a `width` x `height` image as boxes of the same image resized to `w` x `h`.
+def boxes_at(boxes: np.ndarray, factor: int, width: int, height: int) -> np.ndarray:
+    """Boxes int32 `[N, 4]` of an image as boxes of the same image reduced by a whole `factor` to `width` x `height`.
 
     Edges go to the nearest pixel edge (halves up); a box that would be empty keeps one pixel.
     """
-    edges = np.asarray(boxes, dtype=np.int64)
-    whole, resized = np.array([width, height] * 2), np.array([w, h] * 2)
-    low, high = np.split((2 * edges * resized + whole) // (2 * whole), 2, axis=-1)
-    low = np.minimum(low, resized[:2] - 1)
-    return np.concatenate([low, np.maximum(high, low + 1)], axis=-1).astype(np.int32)
+    low, high = np.split((2 * np.asarray(boxes, dtype=np.int64) + factor) // (2 * factor), 2, axis=-1)
+    whole = np.array([width, height])
+    low = np.minimum(low, whole - 1)
+    return np.concatenate([low, np.clip(high, low + 1, whole)], axis=-1).astype(np.int32)
 
 
 def _cell_centres(cell: np.ndarray, extent: int, guide_grid: int) -> np.ndarray:

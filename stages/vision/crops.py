@@ -123,14 +123,18 @@ def _interpolate(cut: torch.Tensor, width: int, height: int, interpolation: str)
 def _resample(image: torch.Tensor, rows: np.ndarray, size: int) -> torch.Tensor:
     """The same on any device by two matrix products for many boxes, across then down, rounded between as Pillow does.
 
-    Boxes go together as long as their intermediate rows fit the working set.
+    Boxes go together as long as their intermediate rows fit the working set; of a long box only what CenterCrop keeps
+    is looked at.
     """
     crops = image.new_empty((len(rows), 3, size, size), dtype=torch.float32)
-    height, width = image.shape[1:]
-    together = max(1, WORKING_SET // (size * (width + 4 * height)))
+    if not len(rows):
+        return crops
+    kept = _kept(rows, size)
+    width, height = kept[:, 2:].max(axis=0) - kept[:, :2].min(axis=0)
+    together = max(1, WORKING_SET // int(size * (width + 4 * height)))
     for start in range(0, len(rows), together):
-        part = rows[start : start + together]
-        (left, top), (right, bottom) = part[:, :2].min(axis=0), part[:, 2:].max(axis=0)
+        part, seen = rows[start : start + together], kept[start : start + together]
+        (left, top), (right, bottom) = seen[:, :2].min(axis=0), seen[:, 2:].max(axis=0)
         window = image[:, top:bottom, left:right].float()
         inside = (part - [left, top, left, top]).reshape(-1, 2, 2)  # box, low or high, across or down
         axes = np.concatenate([inside, _output_sizes(part, size)[:, None]], axis=1).transpose(2, 1, 0)
@@ -140,6 +144,17 @@ def _resample(image: torch.Tensor, rows: np.ndarray, size: int) -> torch.Tensor:
         narrow = torch.einsum("nsw,chw->nchs", across, window).round_().clamp_(0, 255)
         crops[start : start + together] = torch.einsum("nth,nchs->ncts", down, narrow).round_().clamp_(0, 255)
     return crops
+
+
+def _kept(rows: np.ndarray, size: int) -> np.ndarray:
+    """The part of each box `[N, 4]` that CenterCrop's pixels are made of: a box of any length costs what is kept."""
+    sides = rows[:, 2:] - rows[:, :2]
+    resized = _output_sizes(rows, size)
+    scale = sides / resized
+    margin = 2 * np.maximum(scale, 1.0) + 1
+    low = np.floor((np.round((resized - size) / 2)) * scale - margin).astype(np.int64)
+    high = np.ceil((np.round((resized - size) / 2) + size) * scale + margin).astype(np.int64)
+    return np.concatenate([rows[:, :2] + np.maximum(low, 0), rows[:, :2] + np.minimum(high, sides)], axis=1)
 
 
 def _weights(low: torch.Tensor, high: torch.Tensor, resized: torch.Tensor, extent: int, size: int) -> torch.Tensor:

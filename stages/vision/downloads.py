@@ -1,7 +1,6 @@
 """Public weights, fetched once a node: whoever comes second waits for the first and finds the file in the cache.
 
-Caches are those of the packages that publish the names (Hugging Face's hub cache, `~/.cache/clip`), so that a model
-which other programs have used is already there.
+The cache is Hugging Face's hub cache, so that a model which other programs have used is already there.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ import timm
 from filelock import FileLock
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from open_clip.pretrained import download_pretrained_from_url
 
-from stages.vision.names import HUB
+from stages.vision.names import CONFIG, HUB
 
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -32,17 +30,19 @@ def download_clip(name: str, tag: str | None) -> list[Path]:
     Raises whatever the network or a package raises.
     """
     if name.startswith(HUB):
-        repository = name.removeprefix(HUB)
-        return [_from_hub(repository, OPEN_CLIP_FILES), _from_hub(repository, ("open_clip_config.json",))]
+        return [_from_hub(name.removeprefix(HUB), OPEN_CLIP_FILES), download_config(name)]
     config = open_clip.get_pretrained_cfg(name, tag)
     if "file" in config:
         return [Path(config["file"])]
-    if config.get("hf_hub"):
-        repository, _, file = config["hf_hub"].rpartition("/")
-        return [_from_hub(repository, _safetensors_first(file))]
-    with _one_at_a_time(config["url"]):
-        _download_whole(config["url"])
-        return [Path(open_clip.download_pretrained(config))]  # compares the checksum where the address has one
+    if not config.get("hf_hub"):
+        raise LookupError(f"the tag {tag} of {name} is not published on the hub")
+    repository, _, file = config["hf_hub"].rpartition("/")
+    return [_from_hub(repository, _safetensors_first(file))]
+
+
+def download_config(name: str) -> Path:
+    """The `open_clip_config.json` of an `hf-hub:` model; raises whatever the network raises."""
+    return _from_hub(name.removeprefix(HUB), (CONFIG,))
 
 
 def download_guide(name: str) -> Path:
@@ -88,17 +88,3 @@ def _one_at_a_time(what: str) -> Iterator[None]:
     folder.mkdir(mode=0o700, exist_ok=True)
     with FileLock(folder / f"{hashlib.sha256(what.encode()).hexdigest()[:20]}.lock"):
         yield
-
-
-def _download_whole(url: str) -> None:
-    """Put a file into open_clip's cache, whole or not at all.
-
-    Left to itself open_clip writes under the final name, and takes what a killed download left there for the file.
-    """
-    cache = Path("~/.cache/clip").expanduser()
-    target = cache / url.rsplit("/", 1)[-1]
-    if target.is_file():
-        return
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".downloading-") as aside:
-        os.replace(download_pretrained_from_url(url, aside), target)

@@ -29,30 +29,18 @@ GuideKind = Literal["clip", "dino", "random", "center"]
 class Guide(Protocol):
     """Anything that says where to look."""
 
-    def saliency(
-        self,
-        images: Sequence[torch.Tensor],
-        tower_tokens: torch.Tensor | None = None,
-        texts: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def saliency(self, images: Sequence[torch.Tensor], texts: torch.Tensor | None = None) -> torch.Tensor:
         """B images uint8 `[3, H, W]` of any sizes -> fp32 `[B, G, G]`, not negative, over the whole of each image.
 
-        `tower_tokens [B, 1 + P, D]`, where a caller has them already, are the CLIP tower's tokens of the
-        squashed images (of a square image these are the tokens of the image itself); guides that do not use
-        the tower ignore them. `texts [M, d]` are unit vectors of the descriptors to look for, for a guide that
-        is led by text; the others ignore them.
+        `texts [M, d]` are unit vectors of the descriptors to look for, for a guide that is led by text; the others
+        ignore them.
         """
 
 
 class UniformGuide:
     """Every cell alike: the random crops that ABS compares itself with."""
 
-    def saliency(
-        self,
-        images: Sequence[torch.Tensor],
-        tower_tokens: torch.Tensor | None = None,
-        texts: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def saliency(self, images: Sequence[torch.Tensor], texts: torch.Tensor | None = None) -> torch.Tensor:
         """Fp32 `[B, 14, 14]`, all 1 / 196."""
         return torch.full((len(images), GRID, GRID), 1 / GRID**2)
 
@@ -60,12 +48,7 @@ class UniformGuide:
 class CenterGuide:
     """The middle of the picture: photographers' habit as a guide, a Gaussian of a quarter of the side."""
 
-    def saliency(
-        self,
-        images: Sequence[torch.Tensor],
-        tower_tokens: torch.Tensor | None = None,
-        texts: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def saliency(self, images: Sequence[torch.Tensor], texts: torch.Tensor | None = None) -> torch.Tensor:
         """Fp32 `[B, 14, 14]`, each map sums to 1."""
         bell = torch.exp(-0.5 * ((torch.arange(GRID) - (GRID - 1) / 2) / (GRID / 4)) ** 2)
         grid = torch.outer(bell, bell)
@@ -80,18 +63,12 @@ class ClipGuide:
             raise ModelError(f"model {tower.name!r} cannot guide: it has no CLS attention to read; use a dino guide")
         self.tower = tower
 
-    def saliency(
-        self,
-        images: Sequence[torch.Tensor],
-        tower_tokens: torch.Tensor | None = None,
-        texts: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def saliency(self, images: Sequence[torch.Tensor], texts: torch.Tensor | None = None) -> torch.Tensor:
         """Fp32 `[B, G, G]`, mean over heads; with the attention that CLS pays itself each map sums to 1."""
-        if tower_tokens is None:
-            size, device = self.tower.image_size, self.tower.device
-            pixels = torch.stack([squash(image.to(device), size, interpolation="bicubic") for image in images])
-            tower_tokens = self.tower.cropper.tokens(normalize(pixels, self.tower.mean, self.tower.std))
-        return self.tower.cropper.attention(tower_tokens)
+        size, device = self.tower.image_size, self.tower.device
+        pixels = torch.stack([squash(image.to(device), size, interpolation="bicubic") for image in images])
+        tokens = self.tower.cropper.tokens(normalize(pixels, self.tower.mean, self.tower.std))
+        return self.tower.cropper.attention(tokens)
 
 
 class DinoGuide:
@@ -119,12 +96,7 @@ class DinoGuide:
         self.dtype = DTYPES[precision]
 
     @torch.no_grad()
-    def saliency(
-        self,
-        images: Sequence[torch.Tensor],
-        tower_tokens: torch.Tensor | None = None,
-        texts: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def saliency(self, images: Sequence[torch.Tensor], texts: torch.Tensor | None = None) -> torch.Tensor:
         """Fp32 `[B, G, G]`, mean over heads; with CLS and register tokens each map sums to 1."""
         size, _ = self.model.patch_embed.img_size
         pixels = torch.stack([squash(image.to(self.device), size) for image in images])

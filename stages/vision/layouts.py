@@ -64,7 +64,9 @@ class Weights:
 def read_weights(file: Path) -> Weights:
     """Read a safetensors file, a torch state dict (also one level down, in `state_dict`) or a TorchScript archive.
 
-    Nothing of a file is run. Raises ModelError for a damaged file, or keys of no known layout.
+    Safetensors and state dicts hold no code (torch's are read with `weights_only`). A TorchScript archive, which is
+    what OpenAI published, is a program: torch runs its `__setstate__` when it is opened, as open_clip does as well.
+    Raises ModelError for a damaged file, or keys of no known layout.
     """
     try:
         tensors = _read_tensors(file)

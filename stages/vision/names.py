@@ -33,7 +33,12 @@ def check_model_name(name: str) -> None:
     """
     if name.startswith(HUB):
         owner, _, model = name.removeprefix(HUB).partition("/")
-        if not owner or not model:
+        if "@" in name:
+            raise ValueError(
+                f"model name {name!r}: revisions (@) are not supported; leave it out (the store notes the hash of what "
+                "came), or download that revision and give the folder, as 'local-dir:/folder'"
+            )
+        if not owner or not model or "/" in model:
             raise ValueError(f"model name {name!r} is incomplete; it must look like 'hf-hub:owner/model'")
     elif name.startswith(FOLDER):
         config = Path(name.removeprefix(FOLDER)) / CONFIG
@@ -41,6 +46,11 @@ def check_model_name(name: str) -> None:
             raise ValueError(f"model name {name!r}: there is no {config}")
     elif name not in model_names():
         raise ValueError(f"unknown model {name!r}; {suggest(name, model_names())}")
+
+
+def architecture_config(name: str) -> Path:
+    """The configuration file of an architecture that open_clip knows."""
+    return _configurations() / f"{name}.json"
 
 
 def input_size(name: str) -> int:
@@ -52,7 +62,7 @@ def input_size(name: str) -> int:
     elif name.startswith(FOLDER):
         config = Path(name.removeprefix(FOLDER)) / CONFIG
     else:
-        config = _configurations() / f"{name}.json"
+        config = architecture_config(name)
     settings = json.loads(config.read_text(encoding="utf-8"))
     return settings.get("model_cfg", settings)["vision_cfg"].get("image_size", 224)
 

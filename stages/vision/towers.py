@@ -19,13 +19,14 @@ from torch import nn
 
 from stages.vision.activation import Activation, Trained, config_activation, file_activation, tag_activation
 from stages.vision.crops import normalize, resize_crops, squash
-from stages.vision.downloads import download_clip
+from stages.vision.downloads import download_clip, download_config
 from stages.vision.feature_crops import FeatureCropper, why_no_feature_crops
 from stages.vision.layouts import Weights, load_weights, read_weights
 from stages.vision.low_precision import DTYPES, Precision
 from stages.vision.model_error import ModelError
-from stages.vision.names import FOLDER, HUB, check_model_name, suggest
-from stages.vision.weight_files import find_weights_file
+from stages.vision.names import CONFIG, FOLDER, HUB, check_model_name, suggest
+from stages.vision.tokenizers import check_tokenizer
+from stages.vision.weight_files import find_weights_file, read_config, unlike_clip
 
 TEXTS_AT_ONCE = 256
 
@@ -140,7 +141,11 @@ def fetch_weights(name: str, weights: str | None) -> list[Path]:
     """
     check_weights(name, weights)
     try:
+        if name.startswith(HUB):
+            check_tokenizer(name, read_config(download_config(name)))
         return download_clip(name, weights)
+    except ModelError:
+        raise
     except Exception as error:  # as in `load_tower`
         raise ModelError(_why_not_loaded(name, weights, error)) from error
 
@@ -155,7 +160,10 @@ def check_weights(name: str, weights: str | None, activation: Activation = "auto
             raise ModelError(f"model {name!r} brings its own weights; leave weights out (it says {weights!r})")
         if name.startswith(HUB):
             return None
-        return config_activation(name, Path(name.removeprefix(FOLDER)) / "open_clip_config.json", activation)
+        config = Path(name.removeprefix(FOLDER)) / CONFIG
+        check_tokenizer(name, read_config(config))
+        return config_activation(name, config, activation)
+    check_tokenizer(name, open_clip.get_model_config(name) or {})
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not weights:
         raise ModelError(f"model {name!r} needs weights: a local file, or one of its tags: {', '.join(tags) or 'none'}")
@@ -173,6 +181,7 @@ def check_weights(name: str, weights: str | None, activation: Activation = "auto
         raise ModelError(
             f"weights {weights!r} of model {name!r} are neither a file nor one of its tags; {suggest(weights, tags)}"
         ) from None
+    _check_prepared_as_clip(name, tags)
     return None
 
 
@@ -212,10 +221,10 @@ def _without_warning(beginning: str) -> Iterator[None]:
 def _why_not_loaded(name: str, weights: str | None, error: Exception) -> str:
     detail = " ".join(str(error).split())[:400] or type(error).__name__
     what = f"model {name!r}" + (f" with weights {weights!r}" if weights else "")
-    if name.startswith(FOLDER) or (weights and Path(weights).is_file()):
-        return f"{what} could not be loaded: the files are damaged, or do not belong to this architecture ({detail})"
     if isinstance(error, ImportError):
         return f"{what} needs a package that is not installed ({detail})"
+    if name.startswith(FOLDER) or (weights and Path(weights).exists()):
+        return f"{what} could not be loaded: the files are damaged, or do not belong to this architecture ({detail})"
     return (
         f"{what} could not be downloaded. Without a network, give weights as the path of a local file, or a folder as "
         f"'local-dir:/folder' ({detail})"
@@ -228,6 +237,18 @@ def _check_preprocessing(name: str, resize_mode: str, interpolation: str) -> Non
     if interpolation not in known.get(resize_mode, ()):
         raise ModelError(
             f"model {name!r} wants images resized by {resize_mode}, {interpolation}, which is not supported"
+        )
+
+
+def _check_prepared_as_clip(name: str, tags: list[str]) -> None:
+    """A file says nothing of its images, which are prepared CLIP's way: refused where no tag of the name has that."""
+    others = {tag: unlike_clip(open_clip.get_pretrained_cfg(name, tag)) for tag in tags}
+    if others and all(others.values()):
+        tag, other = next(iter(others.items()))
+        raise ModelError(
+            f"model {name!r} cannot be had from a weights file: its images are not prepared CLIP's way ({tag}: "
+            f"{other}), and a file does not say so. Give a tag ({', '.join(tags)}), or a folder with its "
+            "open_clip_config.json as model.name 'local-dir:/folder', without weights"
         )
 
 

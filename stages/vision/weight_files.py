@@ -1,12 +1,15 @@
-"""Which file holds a model's weights, and what the configuration beside it says of the activation. Imports no torch."""
+"""Which file holds a model's weights, and what the configurations beside it say of them. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from stages.vision.model_error import ModelError
+from stages.vision.names import CONFIG
 
 Trained = Literal["gelu", "quick_gelu"]
 FILES_OF_A_FOLDER = (
@@ -15,6 +18,13 @@ FILES_OF_A_FOLDER = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
+CLIPS_WAY = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "resize_mode": "shortest",
+    "interpolation": "bicubic",
+}
+"""How OpenAI's CLIP wants its images, and open_clip where nothing else is said."""
 
 
 def find_weights_file(weights: str | Path) -> Path:
@@ -37,7 +47,7 @@ def hugging_face_activation(file: Path) -> Trained | None:
     differ, or for an activation that open_clip's CLIP does not have.
     """
     path = file.with_name("config.json")
-    config = _read_json(path) if path.is_file() else {}
+    config = read_config(path) if path.is_file() else {}
     if config.get("model_type") != "clip" and not {"text_config", "vision_config"} <= config.keys():
         return None
     towers = [config.get(name) or {} for name in ("text_config", "vision_config")]
@@ -49,11 +59,47 @@ def hugging_face_activation(file: Path) -> Trained | None:
 
 def open_clip_activation(config: Path) -> Trained:
     """What an `open_clip_config.json` says; GELU where it says nothing. Raises ModelError for a damaged one."""
-    model = _read_json(config).get("model_cfg", {})
+    model = read_config(config).get("model_cfg", {})
     return "quick_gelu" if isinstance(model, dict) and model.get("quick_gelu") else "gelu"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def activation_beside(file: Path) -> Trained | None:
+    """What an `open_clip_config.json` beside a weights file says of the activation; None without one.
+
+    Raises ModelError where it wants images prepared otherwise than CLIP's, which is how those of a file are.
+    """
+    path = file.with_name(CONFIG)
+    if not path.is_file():
+        return None
+    wanted = read_config(path).get("preprocess_cfg") or {}
+    if other := unlike_clip(wanted):
+        raise ModelError(
+            f"weights file {file}: {path} wants images prepared otherwise than CLIP's, which a file's are "
+            f"({other}). Leave weights out and give the folder itself, as model.name 'local-dir:{file.parent}'"
+        )
+    return open_clip_activation(path)
+
+
+def unlike_clip(preprocessing: Mapping[str, Any]) -> str:
+    """In words, what of open_clip's preprocessing settings differs from CLIP's; "" where nothing does."""
+    return ", ".join(
+        f"{key} {preprocessing[key]}"
+        for key, clips in CLIPS_WAY.items()
+        if key in preprocessing and not _equal(preprocessing[key], clips)
+    )
+
+
+def _equal(found: Any, expected: str | tuple[float, ...]) -> bool:
+    if isinstance(expected, str):
+        return found == expected
+    if not isinstance(found, (list, tuple)) or len(found) != len(expected):
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(isinstance(one, (int, float)) and math.isclose(one, other, abs_tol=1e-3) for one, other in pairs)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A model's configuration, a JSON object. Raises ModelError for a file that is none."""
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:  # errors of JSON and UTF-8 are ValueErrors

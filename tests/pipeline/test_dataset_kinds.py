@@ -65,6 +65,20 @@ def test_status_of_any_kind_of_data_set_imports_neither_torch_nor_ray(job, kind)
 
 
 @pytest.mark.parametrize(
+    ("dataset", "key"),
+    [
+        ("{kind: webdataset, path: 's3://b/x.tar'}", "path"),
+        ("{kind: parquet, path: [birds.parquet, 'hf://datasets/x.parquet']}", "path"),
+        ("{kind: table, path: birds.csv, classes: 'https://host/names.txt'}", "classes"),
+        ("{kind: torchvision, name: EuroSAT, root: 'gs://b'}", "root"),
+    ],
+)
+def test_an_address_in_place_of_a_path_is_told_as_such(job, dataset, key):
+    with pytest.raises(JobError, match=rf"dataset\.{key}: '\w+://.*' is an address; .* from disks only\. .*`table`"):
+        load_job(job(dataset))
+
+
+@pytest.mark.parametrize(
     ("dataset", "words"),
     [
         ("{kind: webdaset, path: p}", ["dataset.kind", "'webdaset'", "'folder'", "'webdataset'", "'torchvision'"]),

@@ -1,13 +1,34 @@
-"""The encoder actor on its own: what it does when batches come before its models are loaded, and what it refuses."""
+"""The order in which images are read; and the encoder actor on its own: batches before its models, what it refuses."""
 
 from __future__ import annotations
 
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stages.encode_images import _EncodeActor
+from stages.dataset import ParquetDataset
+from stages.encode_images import _EncodeActor, _rows_lacking, planned_weights
+from stages.manifest import read_manifest
 from stages.settings import GuidedView, ModelSettings, RandomGuide
+from stages.stage import Ingredients, Table
+from stages.weights import PlannedWeights, model_weights_id
+from storage.blobs import read_blobs
+from storage.shards import ShardTable
+
+
+def test_cells_with_ids_of_their_own_go_in_the_order_of_their_row_groups(tmp_path):
+    ids = [f"{(7 * row) % 24:02d}" for row in range(24)]
+    images = pa.table({"image": [b"%d" % row for row in range(24)], "id": ids, "label": ["wren"] * 24})
+    pq.write_table(images, tmp_path / "a.parquet", row_group_size=6)
+    manifest, _ = read_manifest(ParquetDataset(path=str(tmp_path / "a.parquet")))
+    keeper = ShardTable(str(tmp_path / "table"))
+    table = Table("encode_images", "whole", None, manifest["key"].to_pylist(), keeper)
+    rows = _rows_lacking([table], manifest)
+    assert read_blobs([row["uri"] for row in rows]) == images["image"].to_pylist()
+    assert [row["id"] for row in rows] == ids
+    assert {tuple(row["lacks"]) for row in rows} == {("whole",)}
 
 
 @pytest.fixture
@@ -16,10 +37,21 @@ def actor(tiny_model, tmp_path):
 
     def make(view: GuidedView) -> _EncodeActor:
         tables = [("whole", str(tmp_path / "whole"), None), ("views.guided", str(tmp_path / "views"), (view, 0))]
-        model, guides = ModelSettings(name=f"local-dir:{tiny_model}"), {"random": RandomGuide()}
-        return _EncodeActor(model, guides, "fp32", "cpu", 1, tables, "run", str(tmp_path / "weights.json"))
+        model, cache = ModelSettings(name=f"local-dir:{tiny_model}"), str(tmp_path / "weights.json")
+        guides, planned = {"random": RandomGuide()}, PlannedWeights(model_weights_id(model, cache))
+        return _EncodeActor(model, guides, "fp32", "cpu", 1, tables, "run", cache, planned)
 
     return make
+
+
+def test_the_planned_weights_are_those_of_the_tables_fingerprints():
+    def table(plan, **settings) -> Table:
+        ingredients = Ingredients(settings=settings, version=1, weights="clip's hash")
+        return Table("encode_images", "a table", ingredients, [], None, plan=plan)
+
+    view = GuidedView(guide="eyes", crops=2)
+    tables = [table(None), table((view, 0), **{"guides.weights": "dino's hash"}), table((view, 1))]
+    assert planned_weights(tables) == PlannedWeights("clip's hash", {"eyes": "dino's hash"})
 
 
 def test_a_batch_that_comes_before_the_models_are_loaded_waits_for_them(actor):
@@ -29,7 +61,7 @@ def test_a_batch_that_comes_before_the_models_are_loaded_waits_for_them(actor):
     assert answers == []
     loading.setup()
     early.join(timeout=60)
-    assert answers == [(0, [], {"decode": 0})]
+    assert answers == [(0, [], {"decode": 0}, [])]
 
 
 def test_a_layer_that_the_model_does_not_have_is_told_before_any_image_is_encoded(actor):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from stages.encoder import Encoder, Image, ViewTable
 from stages.photograph import photograph_of
 from stages.settings import ClipGuide, GuidedView, ModelSettings, RandomGuide, RandomView
+from stages.weights import PlannedWeights, model_weights_id
 from storage.schemas import to_numpy
 
 D, GRID = 24, 4
@@ -39,9 +40,8 @@ def one_thread():
 @pytest.fixture(scope="module")
 def encoder(tiny_model) -> Encoder:
     guides = {"clip": ClipGuide(), "random": RandomGuide()}
-    return Encoder(
-        ModelSettings(name=f"local-dir:{tiny_model}"), guides, "fp32", "cpu", str(tiny_model / "weights.json")
-    )
+    model, cache = ModelSettings(name=f"local-dir:{tiny_model}"), str(tiny_model / "weights.json")
+    return Encoder(model, guides, "fp32", "cpu", cache, PlannedWeights(model_weights_id(model, cache)))
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_until_it_does(encoder, i
         return whole(pixels)
 
     monkeypatch.setattr(encoder.tower, "encode_images", small_memory)
-    monkeypatch.setattr(encoder, "forward_batch", encoder.forward_batch)
+    monkeypatch.setattr(encoder.batches, "size", encoder.batches.size)
     made = encoder.encode(images, [{"views.random"}] * 5, VIEWS)
     assert_same_rows(made["views.random"], encoded["views.random"])
     assert sizes == [15, 7, 3, 3, 3, 3, 3]
@@ -258,3 +258,18 @@ def test_a_photograph_reduced_before_cropping_gives_nearly_the_same_features(enc
     exact, reduced = (arrays(table, "vectors")[0].astype(np.float32) for table in made)
     assert made[0]["boxes"].to_pylist() == made[1]["boxes"].to_pylist()
     assert (exact * reduced).sum(axis=-1).min() > 0.995
+
+
+def test_a_model_whose_features_cannot_be_cropped_says_why(encoder, monkeypatch):
+    assert encoder.check(VIEWS) == []
+    monkeypatch.setattr("stages.encoder.why_no_feature_crops", lambda visual: "it averages its tokens")
+    (note,) = encoder.check(VIEWS)
+    assert note.startswith("views.guided: crops in pixels only")
+    assert note.endswith("it averages its tokens")
+    assert encoder.check({"views.random": VIEWS["views.random"]}) == []
+
+
+def test_features_that_are_no_numbers_are_never_stored(encoder, images, monkeypatch):
+    monkeypatch.setattr(encoder.tower, "encode_images", lambda pixels: torch.full((len(pixels), D), float("inf")))
+    with pytest.raises(FloatingPointError, match=r"model\.precision: bf16 or fp32"):
+        encoder.encode(images, [{"views.random"}] * 5, VIEWS)

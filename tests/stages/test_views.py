@@ -156,7 +156,7 @@ def test_fit_crop_is_the_models_own_preprocessing(view, tower, photo, saliency):
         cut = cut.resize(size, PIL.Image.Resampling.BICUBIC)
         left, top = round((size[0] - SIZE) / 2), round((size[1] - SIZE) / 2)
         wanted.append(np.asarray(cut.crop((left, top, left + SIZE, top + SIZE))))
-    found = view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image_tensor(photo), 1, tower)
     assert_same_pixels(found, np.stack(wanted), tower)
 
 
@@ -164,9 +164,9 @@ def test_fit_crop_is_the_models_own_preprocessing(view, tower, photo, saliency):
 def test_fit_squash_shows_the_whole_box(kind, tower, photo, saliency):
     view = kind(crops=6, fit="squash")
     drawn = drawn_of(view, saliency)
-    found = view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image_tensor(photo), 1, tower)
     assert_same_pixels(found, squashed(photo, drawn.boxes, PIL.Image.Resampling.BICUBIC), tower, levels=10)
-    cropped = view_pixels(kind(crops=6), drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    cropped = view_pixels(kind(crops=6), drawn, image_tensor(photo), 1, tower)
     assert not torch.allclose(found, cropped, atol=0.1)
 
 
@@ -175,7 +175,7 @@ def test_augmented_views_are_squashed_bicubic_and_half_of_them_mirrored(tower, p
     drawn = drawn_of(view, None)
     wanted = squashed(photo, drawn.boxes, PIL.Image.Resampling.BICUBIC)
     wanted = np.where(drawn.flips[:, None, None, None], wanted[:, :, ::-1], wanted)
-    found = view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image_tensor(photo), 1, tower)
     assert_same_pixels(found, wanted, tower, levels=10)
     assert 10 < drawn.flips.sum() < 30
     assert not drawn_of(AugmentedView(flip=0.0), None).flips.any()
@@ -192,19 +192,19 @@ def test_augmix_views_mix_a_bilinear_crop(tower, photo):
     crops = np.where(drawn.flips[:, None, None, None], crops[:, :, ::-1], crops)
     mixed = augmix(torch.from_numpy(crops.copy()).permute(0, 3, 1, 2), drawn.mixes, 3)
     wanted = normalized(mixed.permute(0, 2, 3, 1).numpy(), tower)
-    found = view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image_tensor(photo), 1, tower)
     assert found.shape == (20, 3, SIZE, SIZE)
     # a level more or less in the crop moves some pixels far where a chain equalises
     assert ((found - wanted).abs() < 0.05).float().mean() > 0.97
     drawn.mixes[:, 3] = 1.0  # all the weight on the crops themselves
-    assert_same_pixels(view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower), crops, tower, levels=10)
+    assert_same_pixels(view_pixels(view, drawn, image_tensor(photo), 1, tower), crops, tower, levels=10)
 
 
 def test_severity_reaches_the_operations(tower, photo):
     view = AugMixView(crops=4, severity=3)
     drawn = drawn_of(view, None)
-    found = view_pixels(view, drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
-    plain = view_pixels(view.model_copy(update={"severity": 1}), drawn, image_tensor(photo), WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image_tensor(photo), 1, tower)
+    plain = view_pixels(view.model_copy(update={"severity": 1}), drawn, image_tensor(photo), 1, tower)
     assert not torch.allclose(found, plain)
 
 
@@ -224,7 +224,7 @@ def test_a_prompt_is_painted_into_the_whole_image(settings, paint, tower, photo,
     view = PromptedView(crops=6, **settings)
     drawn = drawn_of(view, saliency)
     image = image_tensor(photo)
-    found = view_pixels(view, drawn, image, WIDTH, HEIGHT, tower)
+    found = view_pixels(view, drawn, image, 1, tower)
     wanted = torch.cat([tower.preprocess(painted) for painted in paint(image, drawn.boxes)])
     assert torch.equal(found, wanted)
 
@@ -234,8 +234,8 @@ def test_a_reduced_photograph_shows_the_same_places(view, tower, picture, salien
     small = picture("photo.png", 90, 66)
     large = np.asarray(PIL.Image.fromarray(small).resize((360, 264), PIL.Image.Resampling.NEAREST))
     drawn = drawn_of(view, saliency, width=360, height=264)
-    found = view_pixels(view, drawn, image_tensor(small), 360, 264, tower)
-    wanted = view_pixels(view, drawn, image_tensor(large.copy()), 360, 264, tower)
+    found = view_pixels(view, drawn, image_tensor(small), 4, tower)
+    wanted = view_pixels(view, drawn, image_tensor(large.copy()), 1, tower)
     assert found.shape == wanted.shape
     assert (found - wanted).abs().mean() < 0.25 * wanted.std()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import shutil
 
 import open_clip
 import pytest
@@ -91,6 +89,20 @@ def test_what_decides_the_activation_of_a_file_is_part_of_its_identity(tmp_path)
     assert identity("gelu") in names, "a setting needs no config"
 
 
+def test_what_the_config_beside_a_file_says_is_part_of_its_identity(tmp_path):
+    file, cache = tmp_path / "open_clip_model.safetensors", str(tmp_path / "cache.json")
+    file.write_bytes(b"weights")
+    model, names = ModelSettings(weights=str(tmp_path)), set()
+    names.add(model_weights_id(model, cache))
+    for quick in (True, False):
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": quick}}))
+        names.add(model_weights_id(model, cache))
+    assert len(names) == 3
+    (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": {"resize_mode": "squash"}}')
+    with pytest.raises(ModelError, match=r"resize_mode squash.* 'local-dir:"):
+        model_weights_id(model, cache)
+
+
 def test_a_guide_is_what_its_file_holds(tmp_path):
     file, cache = tmp_path / "dino.pth", str(tmp_path / "cache.json")
     file.write_bytes(b"weights")
@@ -122,30 +134,23 @@ def test_what_a_public_name_stands_for_is_known_only_after_it_was_downloaded(tmp
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A weights file behind a real HTTP server, under a tag of ViT-B-32 that open_clip knows for the test's time."""
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "some-weights.pt").write_bytes(b"not looked into")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    tag = {"url": f"http://127.0.0.1:{server.server_port}/some-weights.pt"}
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", tag)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    yield served / "some-weights.pt"
-    server.shutdown()
+def published(site, monkeypatch):
+    """The site's path of a weights file under a tag of ViT-B-32 that open_clip knows for the test's time."""
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", {"hf_hub": "owner/clip/ours.pt"})
+    path = "/owner/clip/resolve/main/ours.pt"
+    site.files[path] = b"not looked into"
+    return path
 
 
-def test_a_tag_is_downloaded_once_and_then_stands_for_the_hash_of_what_came(published, tmp_path):
+def test_a_tag_is_downloaded_once_and_then_stands_for_the_hash_of_what_came(site, published, tmp_path):
     model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
     assert not is_resolved(model, cache)
     resolve_weights(model, cache, "run")
-    expected = hashlib.sha256(published.read_bytes()).hexdigest()
+    expected = hashlib.sha256(site.files[published]).hexdigest()
     assert model_weights_id(model, cache) == f"ViT-B-32:{expected}:gelu"
-    published.unlink()
     resolve_weights(model, str(tmp_path / "another" / "weights.json"), "run")
     assert model_weights_id(model, str(tmp_path / "another" / "weights.json")) == f"ViT-B-32:{expected}:gelu"
+    assert site.fetched == [published]
 
 
 def test_a_setting_that_contradicts_a_public_model_is_refused_while_planning(published, tmp_path):
@@ -158,14 +163,15 @@ def test_a_setting_that_contradicts_a_public_model_is_refused_while_planning(pub
         model_weights_id(wrong, cache)
 
 
-def test_a_public_model_that_was_changed_since_is_refused_when_it_is_loaded(published, tmp_path):
+def test_a_public_model_that_was_changed_since_is_refused_when_it_is_loaded(site, published, tmp_path):
     model, cache = ModelSettings(name="ViT-B-32", weights="ours"), str(tmp_path / "store" / "weights.json")
     resolve_weights(model, cache, "run")
-    check_unchanged(model, cache)
-    (tmp_path / ".cache/clip/some-weights.pt").unlink()  # another node, where nothing is in the cache yet
-    published.write_bytes(b"changed since")
+    planned = model_weights_id(model, cache)
+    check_unchanged(model, cache, planned)
+    shutil.rmtree(tmp_path / "hub")  # another node, where nothing is in the cache yet
+    site.files[published] = b"changed since"
     with pytest.raises(ModelError, match=r"ViT-B-32 ours was changed where it is published .*models\.json notes"):
-        load_model(model, cache)
+        load_model(model, cache, planned)
 
 
 def test_a_guide_from_timms_hub_stands_for_the_hash_of_what_came(tmp_path, monkeypatch):
@@ -178,18 +184,42 @@ def test_a_guide_from_timms_hub_stands_for_the_hash_of_what_came(tmp_path, monke
     assert is_resolved(guide, cache)
     assert guide_weights_id(guide, cache) == hashlib.sha256(b"published").hexdigest()
     assert guide_weights_id(DinoGuide(name="test_vit", weights=str(file)), cache) == guide_weights_id(guide, cache)
-    check_unchanged(guide, cache)
+    planned = guide_weights_id(guide, cache)
+    check_unchanged(guide, cache, planned)
     file.write_bytes(b"published anew")
     with pytest.raises(ModelError, match="timm test_vit was changed where it is published"):
-        check_unchanged(guide, cache)
-    check_unchanged(DinoGuide(weights=str(file)), cache)  # a local file may change: it is another guide then
+        check_unchanged(guide, cache, planned)
 
 
 def test_a_local_model_is_loaded_with_its_setting(tiny_model, tmp_path):
-    tower = load_model(ModelSettings(name=f"local-dir:{tiny_model}"), str(tmp_path / "weights.json"))
+    cache = str(tmp_path / "weights.json")
+    planned = local(tiny_model, cache)
+    tower = load_model(ModelSettings(name=f"local-dir:{tiny_model}"), cache, planned)
     assert tower.encode_texts(["a wren"]).shape == (1, 24)
     with pytest.raises(ModelError, match=r"model\.activation says quick_gelu"):
-        load_model(ModelSettings(name=tower.name, activation="quick_gelu"), str(tmp_path / "weights.json"))
+        load_model(ModelSettings(name=tower.name, activation="quick_gelu"), cache, planned)
+
+
+def test_local_weights_other_than_the_planned_ones_are_refused_where_they_are_loaded(folder, tmp_path):
+    model, cache = ModelSettings(name=f"local-dir:{folder}"), str(tmp_path / "cache.json")
+    planned = model_weights_id(model, cache)
+    (folder / "open_clip_model.safetensors").write_bytes(b"another node's weights")
+    with pytest.raises(ModelError, match=r"local-dir:.* are not those that were planned with"):
+        load_model(model, cache, planned)
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"weights of local-dir:.*open_clip_model\.safetensors"):
+        load_model(model, cache, planned)
+
+
+def test_a_guides_local_file_other_than_the_planned_one_is_refused(tmp_path):
+    file, cache = tmp_path / "dino.pth", str(tmp_path / "cache.json")
+    file.write_bytes(b"weights")
+    guide = DinoGuide(weights=str(file))
+    planned = guide_weights_id(guide, cache)
+    check_unchanged(guide, cache, planned)
+    file.write_bytes(b"other weights")
+    with pytest.raises(ModelError, match=r"dino\.pth\) on .* are not those that were planned with"):
+        check_unchanged(guide, cache, planned)
 
 
 def test_a_tag_that_is_none_is_refused_before_any_download(tmp_path):

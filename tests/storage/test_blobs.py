@@ -7,8 +7,10 @@ import io
 import os
 import tarfile
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -42,10 +44,16 @@ def parquet(tmp_path):
 
 @pytest.fixture
 def server():
-    """Serves `/good?x=1` and nothing else; the address."""
+    """Serves `/good?x=1`, and `/endless` for as long as somebody listens, and nothing else; the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.path == "/endless":
+                self.send_response(200)
+                self.end_headers()
+                with suppress(OSError):
+                    while True:
+                        self.wfile.write(b"more")
             good = self.path == "/good?x=1"
             self.send_response(200 if good else 404)
             self.send_header("Content-Length", "4" if good else "0")
@@ -144,6 +152,20 @@ def test_the_bytes_of_a_struct_are_read_as_hugging_face_stores_them(tmp_path, ki
     assert one == b"one"
     assert isinstance(two, OSError)
     assert isinstance(three, OSError)
+
+
+def test_cells_and_remote_files_that_are_too_large_are_refused_in_their_place(tmp_path, server):
+    pq.write_table(pa.table({"image": [b"12345", b"1234"]}), tmp_path / "a.parquet")
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/large.jpg": b"12345", "/small.jpg": b"1234"})
+    cells = [format_uri(ParquetCell(str(tmp_path / "a.parquet"), "image", 0, row)) for row in range(2)]
+    remote = ["memory://large.jpg", "memory://small.jpg", f"{server}/endless", f"{server}/good?x=1"]
+    cell, small, large, ok, endless, good = read_blobs([*cells, *remote], largest=4)
+    assert (small, ok, good) == (b"1234", b"1234", b"good")
+    assert "5 bytes, more than the 4" in str(cell)
+    assert "more than the 4" in str(large)
+    assert "more than the 4" in str(endless)
+    assert "4 bytes, more than the 3" in str(read_blobs([f"{server}/good?x=1"], largest=3)[0])
 
 
 def test_a_file_too_large_for_memory_is_told_by_its_size_and_costs_no_other(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.uris import LocalFile, ParquetCell, RemoteFile, TarMember, format_uri, parse_uri
+from storage.uris import LocalFile, ParquetCell, RemoteFile, TarMember, format_uri, parse_uri, place_order
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 NUMBERS = st.integers(0, 2**62)
@@ -19,6 +19,14 @@ def test_names_of_any_signs_come_back_from_the_uri_of_a_tar_member_and_of_a_parq
         assert parse_uri(uri) == place
         assert uri.isascii()
         assert not set(uri) & set(" \n\"'#\\")
+
+
+def test_blobs_of_one_file_are_ordered_by_their_place_and_plain_files_keep_their_order():
+    cells = [ParquetCell("/b", "image", group, row) for group in (0, 2, 10) for row in (0, 2, 10)]
+    members = [TarMember("/c", name, offset, 1) for name, offset in (("z", 512), ("y", 1024), ("a", 20480))]
+    ordered = ["/z", "/a", "https://h/m", *map(format_uri, [*cells, *members])]
+    shuffled = ["/z", *map(format_uri, members[::-1]), "/a", *map(format_uri, cells[::-1]), "https://h/m"]
+    assert sorted(shuffled, key=place_order) == ordered
 
 
 @given(NAMES)

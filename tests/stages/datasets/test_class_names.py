@@ -115,6 +115,34 @@ def test_a_mapping_may_be_of_numbers(images, tmp_path):
     assert rows(images("1/a.png"), classes=str(tmp_path / "names.yaml")) == [("1/a.png", "query", "wren")]
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("0/a.png", "1/b.png"), r"are numbers \(0, 1\); name the classes in a file, one a line"),
+        (("n01440764/a.png", "n02012849/b.png"), r"are WordNet ids \(n01440764, n02012849\); name .*n01440764: tench"),
+    ],
+)
+def test_folders_that_are_numbers_or_wordnet_ids_are_no_names_for_a_prompt(images, names, words):
+    folder = str(images(*names))
+    for dataset in (TorchvisionDataset(name="ImageFolder", root=folder), FolderDataset(path=folder)):
+        with pytest.raises(DatasetError, match=r"dataset\.classes: the folders of .* " + words):
+            read_manifest(dataset)
+
+
+@pytest.mark.parametrize("unknown", ["-1", "-07"])
+@pytest.mark.parametrize("name", ["set.csv", "set.jsonl"])
+def test_a_negative_label_of_a_table_says_that_it_is_not_known(tmp_path, name, unknown):
+    (tmp_path / "names.txt").write_text("wren\njay\n")
+    lines = [f'{{"uri": "{label}.png", "label": "{label}"}}' for label in ("1", "0", unknown)]
+    csv = "uri,label\n" + "".join(f"{label}.png,{label}\n" for label in ("1", "0", unknown))
+    (tmp_path / name).write_text(csv if name == "set.csv" else "\n".join(lines))
+    with pytest.raises(DatasetError, match=r"are numbers \(0, 1\)"):
+        read_manifest(TableDataset(path=str(tmp_path / name)))
+    table, classes = read_manifest(TableDataset(path=str(tmp_path / name), classes=str(tmp_path / "names.txt")))
+    assert table["class"].to_pylist() == [None, "wren", "jay"]
+    assert classes == ("wren", "jay")
+
+
 def test_numbered_labels_without_names_are_refused(tmp_path):
     (tmp_path / "set.csv").write_text("uri,label\na.png,0\nb.png,1\n")
     with pytest.raises(DatasetError, match=r"dataset\.classes: the labels of .*set\.csv are numbers \(0, 1\); name"):

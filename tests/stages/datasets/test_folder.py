@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tracemalloc
 
 import pytest
 
@@ -211,6 +213,42 @@ def test_a_file_is_hashed_once_in_a_process_for_as_long_as_its_size_and_time_sta
     assert read(folder, version="content")[0]["key"][0] == first  # not read again
     os.utime(path, (2, 2))
     assert read(folder, version="content")[0]["key"][0] != first
+
+
+def test_a_pipe_is_listed_without_being_opened_and_left_to_be_rejected(images):
+    folder = images("wren/a.png")
+    os.mkfifo(folder / "wren/b.png")
+    found = read(folder, version="content")[0].to_pylist()
+    status = (folder / "wren/b.png").stat()
+    assert [row["id"] for row in found] == ["wren/a.png", "wren/b.png"]
+    assert found[1]["version"] == f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def test_a_large_file_is_hashed_in_little_memory(images):
+    folder = images("wren/a.png")
+    with open(folder / "wren/a.png", "wb") as file:
+        file.truncate(40 << 20)
+    tracemalloc.start()
+    found = read(folder, version="content")[0]["version"][0].as_py()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == hashlib.sha256(bytes(40 << 20)).hexdigest()[:20]
+    assert most < 10 << 20
+
+
+@pytest.mark.parametrize("place", ["wren", "wren/deep", "."])
+def test_a_folder_that_cannot_be_read_is_told_and_not_left_out(images, monkeypatch, place):
+    folder = images("wren/deep/a.png", "jay/b.png")
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.normpath(path) == str(folder / place):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DatasetError, match=rf"the folder {folder / place} cannot be read: Permission denied"):
+        read(folder)
 
 
 def test_a_copy_that_keeps_times_has_the_same_keys(images, tmp_path):

@@ -89,11 +89,34 @@ def test_a_split_column_is_understood_by_the_usual_names_or_by_those_given(tmp_p
     assert rows(path, splits=SplitNames(query=["valid", "train"])) == [("a", "query", "wren"), ("b", "query", "wren")]
     with pytest.raises(DatasetError, match=r"train is named for both support and query"):
         read(path, splits=SplitNames(query="train", support="train"))
-    with pytest.raises(DatasetError, match=r"no rows of the query split"):
+    with pytest.raises(
+        DatasetError, match=r"splits\.query: no row of .* 'nothing'; there are 'Test', 'train', 'valid'"
+    ):
         read(path, splits=SplitNames(query="nothing"))
+    with pytest.raises(DatasetError, match=r"splits\.support: no row of .*a\.parquet has the split 'trian'"):
+        read(path, splits=SplitNames(query="Test", support=["train", "trian"]))
     write(path, columns | {"split": ["train", None, "fold1"]})
     with pytest.raises(DatasetError, match=r"has the split None; say which is which"):
         read(path)
+
+
+def test_splits_of_a_column_of_numbers_are_named_by_them(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": BYTES[:2], "label": ["wren"] * 2, "split": [0, 1]})
+    assert [split for _, split, _ in rows(path, splits=SplitNames(query="1", support="0"))] == ["support", "query"]
+    with pytest.raises(DatasetError, match=r"has the split '0'; say which is which"):
+        read(path)
+
+
+@pytest.mark.parametrize("column", ["split", "label", "id"])
+@pytest.mark.parametrize("having", ["a", "b"])
+def test_a_column_that_some_files_lack_is_told_before_training_rows_are_taken_for_queries(tmp_path, column, having):
+    for name in ("a", "b"):
+        columns = {"image": BYTES[:1], "label": ["wren"], "id": [name], "split": ["test"]}
+        write(tmp_path / f"s/{name}.parquet", {key: columns[key] for key in columns if key != column or name == having})
+    with pytest.raises(
+        DatasetError, match=rf"dataset\.{column}: .*{having}\.parquet has a column '{column}' and .*none"
+    ):
+        read(tmp_path / "s")
 
 
 def test_splits_without_a_column_are_patterns_of_files(tmp_path):

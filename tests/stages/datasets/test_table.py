@@ -7,6 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import stages.datasets.table as table_module
@@ -102,6 +104,25 @@ def test_columns_may_be_called_otherwise_and_rows_of_other_splits_are_left_out(t
     (tmp_path / "a.csv").write_text("file,species,fold,uri\nx.jpg,wren,1,-\ny.jpg,jay,2,-\nz.jpg,jay,3,-\n")
     keys = {"uri": "file", "label": "species", "split": "fold", "splits": SplitNames(query="2", support=["1"])}
     assert rows(tmp_path / "a.csv", **keys) == [("x.jpg", "support", "wren"), ("y.jpg", "query", "jay")]
+
+
+def test_a_name_in_splits_that_no_row_has_is_told_with_those_that_there_are(tmp_path):
+    (tmp_path / "a.csv").write_text("uri,label,split\nx.jpg,wren,test\ny.jpg,wren,train\n")
+    with pytest.raises(
+        DatasetError, match=r"splits\.support: no row of .*a\.csv .* 'trian'; there are 'test', 'train'"
+    ):
+        read(tmp_path / "a.csv", splits=SplitNames(query="test", support="trian"))
+
+
+def test_members_and_cells_by_a_relative_path_are_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(b"..one..")
+    pq.write_table(pa.table({"image": [b"two"]}), tmp_path / "b.parquet")
+    uris = ["tar:a.tar?member=1.jpg&offset=2&size=3", "parquet:./b.parquet?column=image&group=0&row=0"]
+    (tmp_path / "a.csv").write_text("uri,label\n" + "".join(f"{uri},wren\n" for uri in uris))
+    monkeypatch.chdir("/")
+    table, _ = read(tmp_path / "a.csv")
+    found = dict(zip(table["id"].to_pylist(), read_blobs(table["uri"].to_pylist()), strict=True))
+    assert found == dict(zip(uris, [b"one", b"two"], strict=True))
 
 
 def test_a_table_that_moves_with_its_images_keeps_ids_and_versions(tmp_path):

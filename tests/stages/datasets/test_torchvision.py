@@ -153,6 +153,14 @@ CASES = [
 ]
 
 
+SPOKEN = {
+    "EuroSAT": {"AnnualCrop": "annual crop", "River": "river"},
+    "SUN397": {"apartment_building/outdoor": "apartment building outdoor"},
+    "Places365": {"/a/airfield": "airfield", "/b/bank_vault": "bank vault", "/z/zen_garden": "zen garden"},
+}
+"""torchvision's names that are paths or code, and what they are in a sentence"""
+
+
 def read(name, root, **keys):
     return read_manifest(TorchvisionDataset(name=name, root=str(root), **keys))
 
@@ -166,13 +174,18 @@ def test_images_labels_classes_and_splits_are_those_of_torchvision_and_bytes_tho
     monkeypatch.setattr("torchvision.datasets.places365.check_integrity", lambda *_, **__: True)
     table, classes = read(name, tmp_path, splits=None if splits is None else SplitNames(**splits))
     found = {row["uri"]: (row["split"], row["class"]) for row in table.to_pylist()}
+    spoken = SPOKEN.get(name, {})
     expected = {}
     for split, own in (splits or {"query": None}).items():
         oracle = getattr(oracles, name)(tmp_path, **({} if own is None else {"split": own}))
         paths, labels, names = targets(oracle)
-        expected |= {str(path): (split, names[label]) for path, label in zip(paths, labels, strict=True)}
+        expected |= {
+            str(path): (split, spoken.get(names[label], names[label]))
+            for path, label in zip(paths, labels, strict=True)
+        }
         if split == "query":
-            assert classes == tuple(names)
+            assert classes == tuple(spoken.get(own, own) for own in names)
+            assert spoken.keys() <= set(names)
     assert found == expected
     assert [f"bytes of {identity}".encode() for identity in table["id"].to_pylist()] == read_blobs(
         table["uri"].to_pylist()
@@ -183,6 +196,37 @@ def test_images_labels_classes_and_splits_are_those_of_torchvision_and_bytes_tho
 def test_a_data_set_says_its_own_splits(tmp_path, name, make, splits):
     make(tmp_path)
     assert set(read(name, tmp_path)[0]["split"].to_pylist()) <= set(splits or {"query": ""}) | {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the river\nannual crop\n", None),
+        ("river\nannual crop\n", ("river", "annual crop")),
+        ("annual crop land\nriver\n", ("annual crop land", "river")),
+        ("River\nAnnualCrop\n", ("River", "AnnualCrop")),
+    ],
+)
+def test_a_list_of_classes_is_taken_by_either_name_before_it_is_taken_by_place(tmp_path, text, expected):
+    eurosat(tmp_path)
+    put(tmp_path, {"names.txt": text})
+    if expected is None:
+        with pytest.raises(DatasetError, match=r"names\.txt does not name the labels River"):
+            read("EuroSAT", tmp_path, classes=str(tmp_path / "names.txt"))
+        return
+    table, classes = read("EuroSAT", tmp_path, classes=str(tmp_path / "names.txt"))
+    crop, river = sorted(expected, key=lambda name: "iver" in name)
+    assert classes == expected
+    assert table["class"].to_pylist() == [crop, river, river]
+
+
+def test_an_image_of_a_class_that_the_data_sets_own_list_lacks_is_told(tmp_path):
+    aircraft(tmp_path)
+    put(tmp_path, {"fgvc-aircraft-2013b/data/variants.txt": "Boeing 707\n737-200\n", "names.txt": "one\ntwo\n"})
+    with pytest.raises(DatasetError, match=r"has images labelled 'An-12', and its own list of classes"):
+        read("FGVCAircraft", tmp_path)
+    with pytest.raises(DatasetError, match=r"names\.txt does not name the labels"):
+        read("FGVCAircraft", tmp_path, classes=str(tmp_path / "names.txt"))
 
 
 def test_images_of_a_split_without_labels_have_none(tmp_path):
@@ -296,8 +340,8 @@ def test_variants_of_imagenet_are_folders_of_wnids_named_by_a_file(tmp_path):
         "the crane",
     ]
     images(tmp_path, ["val/n01440764/a.jpg", "train/n01440764/b.jpg"])
-    splits = SplitNames(query="val", support=["train"])
-    assert read("ImageFolder", tmp_path, splits=splits)[0]["split"].to_pylist() == ["support", "query"]
+    keys = {"splits": SplitNames(query="val", support=["train"]), "classes": str(tmp_path / "names.yaml")}
+    assert read("ImageFolder", tmp_path, **keys)[0]["split"].to_pylist() == ["support", "query"]
 
 
 @pytest.mark.parametrize(("name", "make", "splits"), CASES, ids=[name for name, *_ in CASES])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -119,6 +120,26 @@ def test_names_that_lead_elsewhere_are_only_names_and_links_and_devices_are_pass
     assert sorted(os.listdir(tmp_path)) == ["inside"]
 
 
+def test_a_hard_link_in_a_tar_is_one_more_name_of_an_earlier_members_bytes(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jpg").write_bytes(b"twice")
+    os.link(tmp_path / "in/a.jpg", tmp_path / "in/b.jpg")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "in/a.jpg", "x/a.jpg")
+        tar.add(tmp_path / "in/b.jpg", "y/b.jpg")
+        assert tar.getmember("y/b.jpg").islnk()
+    table, _ = read(tmp_path / "a.tar")
+    assert table["id"].to_pylist() == ["x/a.jpg", "y/b.jpg"]
+    assert read_blobs(table["uri"].to_pylist()) == [b"twice", b"twice"]
+    assert table["version"][0].as_py().startswith("5-")
+
+
+def test_a_negative_label_says_that_it_is_not_known(tmp_path):
+    (tmp_path / "names.txt").write_text("wren\njay\n")
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": b"", "a.cls": b"-1", "b.jpg": b"", "b.cls": b"1"})
+    assert [name for *_, name in rows(path, classes=str(tmp_path / "names.txt"))] == [None, "jay"]
+
+
 def test_a_sample_is_the_members_that_share_a_name_up_to_its_first_dot(tmp_path):
     members = {
         "x/1.jpg": b"image", "x/1.cls": b"0\n", "x/1.seg.png": b"mask", "x/1.txt": b"caption",
@@ -216,6 +237,13 @@ def test_a_version_by_content_passes_over_times(tmp_path):
     assert keys[0] == keys[1]
 
 
+def test_a_version_by_content_is_the_hash_of_the_members_own_bytes(tmp_path):
+    data = bytes(range(256)) * 5000  # more than a block
+    path = write_tar(tmp_path / "a.tar", {"a.jpg": data, "b.jpg": data[:-1]})
+    versions = read(path, label="none", version="content", classes=str(names(tmp_path)))[0]["version"].to_pylist()
+    assert versions == [hashlib.sha256(part).hexdigest()[:20] for part in (data, data[:-1])]
+
+
 def names(folder):
     (folder / "names.txt").write_text("wren\n")
     return folder / "names.txt"
@@ -260,6 +288,16 @@ def test_splits_are_folders_or_patterns_of_shards(tmp_path, splits):
         ("train0/1.jpg", "support"),
         ("train1/1.jpg", "support"),
     ]
+
+
+@pytest.mark.parametrize("folder", ["data[1]", "data{1}", "data*"])
+def test_a_folder_whose_name_has_the_signs_of_a_pattern_is_taken_by_its_name(tmp_path, folder):
+    for name in ("test-0", "train-0"):
+        write_tar(tmp_path / folder / f"{name}.tar", {f"c/{name}.jpg": b"", "d/" + name + ".jpg": b""})
+    write_tar(tmp_path / "data1/test-9.tar", {"c/other.jpg": b""})
+    table, _ = read(tmp_path / folder, splits=SplitNames(query="test*", support="train-{0..0}.tar"))
+    assert table["split"].to_pylist() == ["query", "support"] * 2
+    assert read(tmp_path / folder / "test-*.tar")[0]["id"].to_pylist() == ["c/test-0.jpg", "d/test-0.jpg"]
 
 
 def test_shards_that_are_called_after_splits_are_not_taken_for_one_set(tmp_path):

@@ -247,14 +247,15 @@ def test_the_shared_window_of_the_500_by_375_example():
 
 def test_boxes_go_to_the_nearest_edge_of_a_reduced_image():
     boxes = np.array([[0, 0, 500, 375], [138, 46, 500, 246], [3, 3, 4, 4], [499, 374, 500, 375]])
-    # halves: 375 / 2 = 187 rows; 46 * 187 / 375 = 22.9, 246 -> 122.7; 3 * .5 = 1.5 -> 2, 4 * .5 = 2 -> 2: kept alive
-    assert boxes_at(boxes, 500, 375, 250, 187).tolist() == [
-        [0, 0, 250, 187],
+    # By two: 375 rows become 188, 3 -> 1.5 -> 2 and 4 -> 2: kept alive. By three: 138 -> 46, 46 -> 15.3, 500 -> 166.7.
+    assert boxes_at(boxes, 2, 250, 188).tolist() == [
+        [0, 0, 250, 188],
         [69, 23, 250, 123],
-        [2, 1, 3, 2],
-        [249, 186, 250, 187],
+        [2, 2, 3, 3],
+        [249, 187, 250, 188],
     ]
-    assert boxes_at(boxes, 500, 375, 500, 375).tolist() == boxes.tolist()
+    assert boxes_at(boxes, 3, 167, 125)[:2].tolist() == [[0, 0, 167, 125], [46, 15, 167, 82]]
+    assert boxes_at(boxes, 1, 500, 375).tolist() == boxes.tolist()
 
 
 @settings(max_examples=100, deadline=None)
@@ -264,9 +265,9 @@ def test_squares_shared_windows_and_reduced_boxes_are_never_empty(width, height,
     drawn, cells = guided(rng.random((7, 7)), width, height, crops=8, low=0.01, high=1.0, top_k=20, rng=rng)
     squares = square_boxes(width, height, crops=8, min_side=0.01, max_side=1.0, rng=rng)
     boxes = np.concatenate([drawn, squares])
-    assert (boxes_at(boxes, width, height, width, height) == boxes).all()
+    assert (boxes_at(boxes, 1, width, height) == boxes).all()
     w, h = -(-width // factor), -(-height // factor)
-    for some, limit in ((boxes, (width, height)), (boxes_at(boxes, width, height, w, h), (w, h))):
+    for some, limit in ((boxes, (width, height)), (boxes_at(boxes, factor, w, h), (w, h))):
         assert ((some[:, :2] >= 0) & (some[:, :2] < some[:, 2:]) & (some[:, 2:] <= limit)).all()
     for frame in ("corrected", "official"):
         windows = paired_windows(drawn, cells, guide_grid=7, grid=16, width=width, height=height, frame=frame)

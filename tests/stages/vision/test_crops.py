@@ -34,6 +34,18 @@ def test_thin_boxes_agree_with_pillow_and_cost_no_more_than_what_is_kept(natural
     assert (resize_crops(long, [[0, 0, 200_000, 1]], 32) == 77).all()
 
 
+def test_a_strip_of_any_length_costs_what_its_middle_costs(natural):
+    """Of 20 million pixels in a row CenterCrop keeps one; by whole rows of weights it would take 36 GB."""
+    strip = np.zeros((1, 20_000_000, 3), dtype=np.uint8)
+    strip[0, 10_000_000 - 4 : 10_000_000 + 4] = 200
+    assert (resize_crops(image_tensor(strip), [[0, 0, 20_000_000, 1]], 224) == 200).all()
+    image = np.concatenate([natural(20, 500)] * 12, axis=1)
+    boxes = [[0, 0, 6000, 20], [17, 3, 5503, 14], [4000, 0, 6000, 7], [1, 1, 4, 19]]
+    difference = np.abs(by_matrices(image_tensor(image), boxes, 16).numpy() - by_pillow(image, boxes, 16))
+    assert difference.max() <= 2
+    assert by_matrices(image_tensor(image), np.empty((0, 4), int), 16).shape == (0, 3, 16, 16)
+
+
 def test_values_are_whole_numbers_from_0_to_255(natural):
     black_and_white = np.kron(np.indices((12, 12)).sum(0) % 2 * 255, np.ones((5, 5))).astype(np.uint8)
     image = image_tensor(np.repeat(black_and_white[..., None], 3, axis=2))

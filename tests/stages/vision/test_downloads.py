@@ -1,11 +1,9 @@
-"""Downloads from real HTTP servers: once a node, whole or not at all, and a clear word when there is no network."""
+"""Downloads from a real HTTP server: once a node, and a clear word when there is no network."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -20,69 +18,11 @@ from stages.vision.model_error import ModelError
 from stages.vision.towers import fetch_weights, load_tower
 
 
-class Site:
-    """Files by path, served as Hugging Face's hub serves them; `fetched` lists what was sent."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.fetched: list[str] = []
-        self.before_sending = lambda path: None
-
-    def handler(site) -> type[BaseHTTPRequestHandler]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self._answer(body=False)
-
-            def do_GET(self) -> None:
-                self._answer(body=True)
-
-            def _answer(self, body: bool) -> None:
-                data = site.files.get(self.path)
-                self.send_response(200 if data is not None else 404)
-                if data is None:
-                    self.send_header("X-Error-Code", "EntryNotFound")
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-                self.send_header("X-Repo-Commit", "c" * 40)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                if body:
-                    site.fetched.append(self.path)
-                    site.before_sending(self.path)
-                    self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None: ...
-
-        return Handler
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A server that stands for the hub and for any other site, with empty caches of this machine's user."""
-    site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), site.handler())
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    site.address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", site.address)
-    monkeypatch.setattr(
-        huggingface_hub.constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        site.address + "/{repo_id}/resolve/{revision}/{filename}",
-    )
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield site
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture
 def tag(site, monkeypatch):
     """A tag of ViT-B-32 whose weights lie on the site."""
-    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", {"url": f"{site.address}/ours.pt"})
-    site.files["/ours.pt"] = b"not looked into"
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", {"hf_hub": "owner/clip/ours.pt"})
+    site.files["/owner/clip/resolve/main/ours.pt"] = b"not looked into"
     return "ours"
 
 
@@ -102,18 +42,9 @@ def test_two_actors_of_a_node_download_a_file_once(site, tag):
     site.before_sending = another_actor_wants_it_now
     fetch()
     second.join()
-    assert site.fetched == ["/ours.pt"]
+    assert site.fetched == ["/owner/clip/resolve/main/ours.pt"]
     assert len(answers) == 2
     assert {path.read_bytes() for path in answers} == {b"not looked into"}
-
-
-def test_a_download_that_broke_off_leaves_nothing_behind(site, tag, tmp_path):
-    del site.files["/ours.pt"]
-    with pytest.raises(ModelError, match="could not be downloaded"):
-        fetch_weights("ViT-B-32", tag)
-    assert list((tmp_path / ".cache/clip").iterdir()) == []
-    site.files["/ours.pt"] = b"there again"
-    assert fetch_weights("ViT-B-32", tag)[0].read_bytes() == b"there again"
 
 
 @pytest.mark.parametrize(
@@ -195,3 +126,19 @@ def test_offline_a_guide_in_the_cache_is_found_and_another_says_what_would_do(si
     assert fetch_guide_weights("test_vit").read_bytes() == b"weights"
     with pytest.raises(ModelError, match=r"could not be downloaded\. Without a network, give weights as the path"):
         fetch_guide_weights("vit_base_patch16_224.dino")
+
+
+def test_a_tag_that_is_not_on_the_hub_says_so(monkeypatch):
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "ours", {"url": "http://127.0.0.1/ours.pt"})
+    with pytest.raises(ModelError, match="the tag ours of ViT-B-32 is not published on the hub"):
+        fetch_weights("ViT-B-32", "ours")
+
+
+def test_a_hub_models_tokenizer_is_asked_for_before_its_weights_are_downloaded(site, monkeypatch):
+    monkeypatch.setattr("stages.vision.tokenizers.find_spec", lambda package: None)
+    config = {"model_cfg": {"text_cfg": {"hf_tokenizer_name": "owner/words"}}}
+    site.files["/owner/model/resolve/main/open_clip_config.json"] = json.dumps(config).encode()
+    site.files["/owner/model/resolve/main/open_clip_model.safetensors"] = b"weights"
+    with pytest.raises(ModelError, match=r"owner/words.*pip install 'fieldmark\[siglip\]'"):
+        fetch_weights("hf-hub:owner/model", None)
+    assert site.fetched == ["/owner/model/resolve/main/open_clip_config.json"]

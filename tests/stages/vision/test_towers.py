@@ -18,7 +18,7 @@ from torch import nn
 
 from stages.vision.crops import normalize
 from stages.vision.names import check_model_name, model_names
-from stages.vision.towers import ModelError, load_tower
+from stages.vision.towers import ModelError, check_weights, load_tower
 
 SMALL = {
     "embed_dim": 24,
@@ -124,6 +124,51 @@ def test_weights_come_from_a_local_file(small_architecture, tmp_path):
     assert torch.equal(tower.encode_images(pixels), again.encode_images(pixels))
 
 
+def test_the_config_beside_a_file_says_its_activation(small_architecture, tmp_path):
+    (tmp_path / "dfn").mkdir()
+    small_architecture.rename(tmp_path / "dfn/open_clip_model.safetensors")
+    config = tmp_path / "dfn/open_clip_config.json"
+    config.write_text(json.dumps({"model_cfg": {"quick_gelu": True}, "preprocess_cfg": {"resize_mode": "shortest"}}))
+    assert activations(load_tower("small", str(tmp_path / "dfn"))) == {QuickGELU}
+    with pytest.raises(
+        ModelError, match=r"open_clip_config\.json beside it says quick_gelu, model\.activation says gelu"
+    ):
+        load_tower("small", str(tmp_path / "dfn"), activation="gelu")
+    config.write_text(json.dumps({"preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "resize_mode": "squash"}}))
+    with pytest.raises(ModelError, match=r"mean \[0\.5, 0\.5, 0\.5\], resize_mode squash.* 'local-dir:"):
+        load_tower("small", str(tmp_path / "dfn"))
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileCLIP-S1", "ViT-B-16-SigLIP", "PE-Core-B-16", "ViT-H-14-CLIPA", "ViT-H-14-378-quickgelu"]
+)
+def test_a_file_for_a_model_that_never_saw_images_clips_way_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.vision.tokenizers.find_spec", lambda package: package)
+    (tmp_path / "model.safetensors").write_bytes(b"not looked into")
+    with pytest.raises(ModelError, match=rf"{name}' cannot be had from a weights file: .* Give a tag .* 'local-dir:"):
+        load_tower(name, str(tmp_path / "model.safetensors"))
+
+
+def test_a_file_is_taken_where_any_tag_of_the_name_saw_images_clips_way(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"not looked into")
+    for name in ("ViT-L-14", "ViT-H-14-quickgelu", "RN50", "ViT-S-16"):
+        assert check_weights(name, str(tmp_path / "model.safetensors")) is None
+
+
+def test_a_tokenizer_that_is_lacking_is_no_damaged_file(tiny_clip, monkeypatch):
+    name = tiny_clip()
+    monkeypatch.setattr("stages.vision.tokenizers.find_spec", lambda package: None)
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: (_ for _ in ()).throw(ImportError("no sentencepiece")))
+    with pytest.raises(ModelError, match=r"needs a package that is not installed \(no sentencepiece\)"):
+        load_tower(name, None)
+    config = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
+    document = json.loads(config.read_text())
+    document["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "owner/words"
+    config.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"owner/words.* 'fieldmark\[siglip\]'"):
+        load_tower(name, None)
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("ran.txt"),))
@@ -147,6 +192,7 @@ def test_a_weights_file_with_code_is_refused_and_not_run(small_architecture, tmp
         ("local-dir:/nowhere", None, "there is no /nowhere/open_clip_config.json"),
         ("hf-hub:noowner", None, "must look like 'hf-hub:owner/model'"),
         ("hf-hub:owner/model", "openai", "brings its own weights"),
+        ("hf-hub:owner/model@main", None, r"revisions \(@\) are not supported"),
     ],
 )
 def test_what_cannot_be_loaded_says_what_would_do(name, weights, message):

@@ -9,7 +9,14 @@ import sys
 import pytest
 
 from stages.vision.model_error import ModelError
-from stages.vision.weight_files import find_weights_file, hugging_face_activation, open_clip_activation
+from stages.vision.weight_files import (
+    CLIPS_WAY,
+    activation_beside,
+    find_weights_file,
+    hugging_face_activation,
+    open_clip_activation,
+    unlike_clip,
+)
 
 
 def test_a_folder_means_its_safetensors_before_any_other(tmp_path):
@@ -68,6 +75,27 @@ def test_a_config_that_open_clip_cannot_follow_is_refused(text, message, tmp_pat
 def test_open_clips_config_says_the_activation(config, expected, tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     assert open_clip_activation(tmp_path / "open_clip_config.json") == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "other"),
+    [
+        ({}, ""),
+        (json.loads(json.dumps(CLIPS_WAY)) | {"size": 224}, ""),
+        ({"mean": [0.4815, 0.4578, 0.4082]}, ""),
+        ({"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]"),
+        ({"mean": "imagenet"}, "mean imagenet"),
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, "resize_mode squash, interpolation bilinear"),
+    ],
+)
+def test_preprocessing_other_than_clips_is_told(settings, other):
+    assert unlike_clip(settings) == other
+
+
+def test_without_a_config_beside_it_a_file_says_nothing(tmp_path):
+    assert activation_beside(tmp_path / "model.safetensors") is None
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}, "preprocess_cfg": {}}')
+    assert activation_beside(tmp_path / "model.safetensors") == "quick_gelu"
 
 
 def test_planning_with_weights_imports_no_torch():
