@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 DECODE_CPUS = 0.25
 FEW_CORES = 4
-"""Up to so many cores an actor with one thread each is fastest: threads of one actor wait for each other."""
+"""Up to so many cores an actor with one thread each: as fast as one actor with all of them, whose threads wait for each
+other (`python -m benchmarks.encode` tells which way the bare encoder prefers)."""
 THREADS_ON_MANY_CORES = 4
 
 
