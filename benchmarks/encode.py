@@ -64,8 +64,9 @@ class _World:
 
         self.folder, self.pairs = folder, pairs or (2 if quick else 5)
         self.actors = os.cpu_count() or 1
-        self.batch = 2  # smaller than the default of 16, so that short runs have a steady state; harder for the stage
-        self.images = self.batch * self.actors * (4 if quick else 8)
+        # Smaller than the default of 16, for runs that are short and steady: not so small that forward passes suffer.
+        self.batch = 4 if quick else 8
+        self.images = self.batch * self.actors * (3 if quick else 4)
         tell(f"{self.images} photographs, random weights")
         self.photos = photos.write_photos(folder, self.images)
         self.models = {name: models.write_clip(folder, name) for name in CROPS}
