@@ -19,6 +19,7 @@ CROPS = {"ViT-B-32": 20, "ViT-B-16": 10}
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the first three figures, two pairs of short runs each")
     parser.add_argument(
@@ -73,6 +74,7 @@ class _World:
         self.dino = models.write_dino(folder)
 
     def job(self, name: str, precision: str) -> Path:
+        """The job file that encodes the photographs with the architecture `name` in `precision`."""
         from benchmarks.models import DINO
         from benchmarks.stage import write_job
 
@@ -88,6 +90,7 @@ class _World:
         )
 
     def run(self, name: str, precision: str) -> Any:
+        """Run that job's encode_images into an empty store; returns the `Clock` that watched."""
         from benchmarks.stage import encode
 
         (self.folder / "classes.txt").write_text("photograph\n")

@@ -1,7 +1,7 @@
 """Weights in half precision, once, when a model is loaded.
 
-Autocast casts weights again in every pass, and on a CPU turns attention's packed projection into a product of copies:
-ViT-B-16 took six times as long under it as with weights that are bf16 already.
+Autocast casts weights again in every pass, and on a CPU under `torch.inference_mode` it turns attention's packed
+projection into a batched product with a copy of the weights for each image, which takes longer than fp32.
 """
 
 from __future__ import annotations

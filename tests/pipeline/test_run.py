@@ -103,3 +103,11 @@ def test_a_failure_is_told_in_one_line_without_the_wrapping_of_a_worker():
     import ray  # noqa: F401  only then can an error come from a worker
 
     assert explain_failure(Wrapped("long traceback")) == "FileNotFoundError: weights.pt"
+
+
+def test_the_record_says_where_the_time_of_encoding_went(finished_job):
+    (record,) = read_records(load_job(finished_job).store)
+    phases = {stage["stage"]: stage["phases"] for stage in record["stages"]}
+    assert set(phases["encode_images"]) == {"copy", "crop", "decode", "encode", "feature_crop", "guide", "write"}
+    assert phases["encode_images"]["encode"] > 0
+    assert phases["score"] == {}
