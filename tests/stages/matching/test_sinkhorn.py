@@ -24,23 +24,30 @@ def uniform(*shape: int) -> torch.Tensor:
     return torch.full(shape, 1 / shape[-1], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("epsilon", "score_a", "score_b"),
     [(0.1, 0.26520, 0.26025), (0.01, 0.28997, 0.26231), (1e-3, 0.29, 0.265)],
 )
-def test_the_worked_example_of_two_crops_and_two_descriptions(rows_with_cosines, epsilon, score_a, score_b):
-    scores = emd_scores(*rows_with_cosines(SUMMARY_EXAMPLE), epsilon=epsilon, iterations=2000)
+def test_the_worked_example_of_two_crops_and_two_descriptions(rows_with_cosines, dtype, epsilon, score_a, score_b):
+    crops, texts, mask = rows_with_cosines(SUMMARY_EXAMPLE)
+    scores = emd_scores(crops.to(dtype), texts.to(dtype), mask, epsilon=epsilon, iterations=2000)
     assert scores[0].tolist() == pytest.approx([score_a, score_b], abs=6e-6)
+    assert mean_cosine(crops, texts, mask)[0].tolist() == pytest.approx([0.25, 0.26])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("epsilon", [0.01, 0.1, 1.0])
-def test_a_two_by_two_plan_has_its_closed_form(epsilon):
+def test_a_two_by_two_plan_has_its_closed_form(epsilon, dtype):
     similarity = torch.tensor([[0.30, 0.20], [0.22, 0.28]], dtype=torch.float64)
     # Near an assignment the iterations gain a factor of only .997 a step.
-    plan = sinkhorn_plan(1 - similarity, uniform(2), uniform(2), epsilon=epsilon, iterations=8000)
+    cost, half = (1 - similarity).to(dtype), uniform(2).to(dtype)
+    plan = sinkhorn_plan(cost, half, half, epsilon=epsilon, iterations=8000)
     gain = similarity[0, 0] + similarity[1, 1] - similarity[0, 1] - similarity[1, 0]
     t = 0.5 / (1 + math.exp(-gain / (2 * epsilon)))
-    torch.testing.assert_close(plan, torch.tensor([[t, 0.5 - t], [0.5 - t, t]], dtype=torch.float64))
+    expected = torch.tensor([[t, 0.5 - t], [0.5 - t, t]], dtype=torch.float64)
+    within = 2e-5 if dtype == torch.float32 else 1e-7
+    torch.testing.assert_close(plan.double(), expected, atol=within, rtol=0)
 
 
 def test_twenty_steps_are_enough_at_the_default_epsilon(unit_rows):
@@ -130,9 +137,9 @@ def test_given_marginals_weigh_crops_and_texts_whatever_their_sum(unit_rows):
     crops, texts = unit_rows(1, 3, 8), unit_rows(1, 2, 8, seed=1)
     mask = torch.ones(1, 2, dtype=torch.bool)
     # All weight on one crop and one text leaves their cosine.
-    only = (torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
-    assert emd_scores(crops, texts, mask, marginals=only).item() == pytest.approx((crops[0, 1] @ texts[0, 1]).item())
-    same = emd_scores(crops, texts, mask, marginals=(torch.full((1, 3), 4.0), None))
+    only = {"crop_weights": torch.tensor([[0.0, 5.0, 0.0]]), "text_weights": torch.tensor([[0.0, 2.0]])}
+    assert emd_scores(crops, texts, mask, **only).item() == pytest.approx((crops[0, 1] @ texts[0, 1]).item())
+    same = emd_scores(crops, texts, mask, crop_weights=torch.full((1, 3), 4.0))
     torch.testing.assert_close(same, emd_scores(crops, texts, mask))
 
 
@@ -187,5 +194,12 @@ def test_wrong_settings_are_refused_with_what_would_be_right(unit_rows):
         sinkhorn_plan(cost, a, b, epsilon=0.1, iterations=0)
     with pytest.raises(ValueError, match="same positive mass"):
         sinkhorn_plan(cost, a, 2 * b, epsilon=0.1)
+    crops, texts, mask = unit_rows(1, 2, 4), unit_rows(2, 2, 4), torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"no text for class number \[1\]"):
-        emd_scores(unit_rows(1, 2, 4), unit_rows(2, 2, 4), torch.tensor([[True, True], [False, False]]))
+        emd_scores(crops, texts, torch.tensor([[True, True], [False, False]]))
+    with pytest.raises(ValueError, match=r"crop_weights of row number \[0\] are negative"):
+        emd_scores(crops, texts, mask, crop_weights=torch.tensor([[2.0, -1.0]]))
+    with pytest.raises(ValueError, match=r"text_weights of row number \[1\] .* sum to 0"):
+        emd_scores(crops, texts, mask, text_weights=torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match="solver is 'magic'; it must be 'ours', 'pot' or 'exact'"):
+        emd_scores(crops, texts, mask, solver="magic")
