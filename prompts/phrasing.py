@@ -55,6 +55,11 @@ def check_template(template: str, allowed: Collection[str] = VARIABLES) -> str:
     return template
 
 
+def speaks_of_descriptors(template: str) -> bool:
+    """Whether a template has {descriptor} or {which}; one that has neither gives the same prompt for each of them."""
+    return any(name in ("descriptor", "which") for _, name, _, _ in string.Formatter().parse(template))
+
+
 def phrase(template: str, class_name: str, descriptor: str | None = None) -> str:
     """Fill a template: `phrase("a photo of a {class}, {which}.", "blue_jay", "blue crest")` is
     `"a photo of a blue jay, which has blue crest."`

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from prompts.phrasing import Form, phrase
 
-from .method import ClassTemplate, Features, Method, Texts
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .bases import ClassTemplate, LinearMethod
 
 
-class Clip(Method):
+class Clip(LinearMethod):
     """logit scale x cosine of the whole image and one prompt with the class's name.
 
     Probabilities are softmax(logits). No views, no descriptors.
@@ -34,7 +31,3 @@ class Clip(Method):
     def prompts(self, class_name: str, descriptors: Sequence[str] | None, form: Form) -> list[str]:
         """One prompt; descriptors are not read."""
         return [phrase(self.template, class_name)]
-
-    def logits(self, features: Features, texts: Texts) -> Tensor:
-        """[B, C], within one logit scale of zero."""
-        return texts.logit_scale * features.whole @ texts.mean.T

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from .method import DescriptorMethod, Features, Texts
+from .bases import CropMethod, DescriptorMethod, LinearMethod
+from .method import Features, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CropsMean(DescriptorMethod):
+class CropsMean(LinearMethod, CropMethod, DescriptorMethod):
     """logit scale x cosine of the mean crop and the mean description.
 
     Rescaled (the default) it is `cupl` with the mean crop in place of the whole image. Not rescaled it is the
@@ -21,8 +22,6 @@ class CropsMean(DescriptorMethod):
     """
 
     name: Literal["crops_mean"] = "crops_mean"
-    needs_views: ClassVar[bool] = True
-    views: str | None = Field(default=None, description="name of the view set; default: the job's only one")
     renormalize: bool = Field(
         default=True,
         description="rescale both means to length one, which spares classes whose descriptions disagree",
@@ -31,11 +30,14 @@ class CropsMean(DescriptorMethod):
     source: ClassVar[str] = "CLIP+D+R of D&D (arXiv 2507.03458); algorithms.md 7.1"
     version: ClassVar[int] = 1
 
-    def logits(self, features: Features, texts: Texts) -> Tensor:
-        """[B, C], within one logit scale of zero. Raises ValueError without raw crops."""
-        from stages.matching.pooling import mean_cosine, mean_crop
+    def classifier(self, texts: Texts) -> Tensor:
+        """The mean description of each class, [C, d]."""
+        return texts.mean if self.renormalize else texts.average
+
+    def image(self, features: Features) -> Tensor:
+        """The mean crop of each image, [B, d]. Raises ValueError without raw crops."""
+        from torch.nn.functional import normalize
 
         crops = self.raw_crops(features)
-        if self.renormalize:
-            return texts.logit_scale * mean_crop(crops) @ texts.mean.T
-        return texts.logit_scale * mean_cosine(crops, texts.vectors, texts.mask)
+        mean = features.shared.once(("mean crop", crops.shape[1]), lambda: crops.mean(dim=1))
+        return normalize(mean, dim=-1) if self.renormalize else mean

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
-from .method import DescriptorMethod, Features, Texts
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from prompts.phrasing import Form, phrase
+from prompts.templates import is_path, read_templates
+
+from .bases import DescriptorMethod, LinearMethod, TemplateSet
 
 
-class Cupl(DescriptorMethod):
+class Cupl(LinearMethod, DescriptorMethod):
     """logit scale x cosine of the whole image and the mean of a class's unit texts, rescaled to length one.
 
     Probabilities are softmax(logits). No views.
     """
 
     name: Literal["cupl"] = "cupl"
+    with_templates: TemplateSet | None = Field(
+        default=None,
+        description="hand-written templates pooled in the same average: a set that ships, or a file; default: none",
+    )
 
     source: ClassVar[str] = "Pratt et al. 2023, CuPL (arXiv 2209.03320); algorithms.md 4"
     version: ClassVar[int] = 1
     views: ClassVar[None] = None
 
-    def logits(self, features: Features, texts: Texts) -> Tensor:
-        """[B, C], within one logit scale of zero."""
-        return texts.logit_scale * features.whole @ texts.mean.T
+    @property
+    def paths(self) -> dict[str, str]:
+        chosen = self.with_templates
+        return {"with_templates": chosen} if chosen is not None and is_path(chosen) else {}
+
+    def prompts(self, class_name: str, descriptors: Sequence[str] | None, form: Form) -> list[str]:
+        """One prompt a description, then one a template. Raises ValueError for a file that cannot be read."""
+        return self.class_prompts([class_name], None if descriptors is None else [descriptors], form)[0]
+
+    def class_prompts(
+        self, names: Sequence[str], descriptors: Sequence[Sequence[str]] | None, form: Form
+    ) -> list[list[str]]:
+        """As `prompts` for every class; the file is read once."""
+        templates = read_templates(self.with_templates) if self.with_templates else []
+        lists = [None] * len(names) if descriptors is None else descriptors
+        return [
+            [*DescriptorMethod.prompts(self, name, said, form), *(phrase(template, name) for template in templates)]
+            for name, said in zip(names, lists, strict=True)
+        ]

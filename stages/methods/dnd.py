@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from prompts.phrasing import Form, phrase
 
-from .method import ClassTemplate, DescriptorMethod, Features, Texts
+from .bases import ClassTemplate, CropMethod, DescriptorMethod
+from .method import Features, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Dnd(DescriptorMethod):
-    """logit scale x (1 - Sinkhorn EMD) between the image's crops and the class's descriptions.
+def _some_weight(weights: list[float]) -> list[float]:
+    if not sum(weights):
+        raise ValueError("weights must not all be 0")
+    return weights
 
-    Reconstructed from a summary of the paper: neither its full text nor code was at hand. The summary gives
-    nine crops, nine descriptions, and EMD by Sinkhorn; epsilon, iterations, equal weights and the template
-    agree with three published classifiers by optimal transport, and every one of them is a setting here.
+
+Weights = Annotated[
+    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_some_weight)
+]
+
+
+@dataclass(frozen=True)
+class PreparedTexts:
+    """What `Dnd.logits` reads of the texts: descriptions [C, M, d] and their mask, weights [C, M] and labels [C, d]."""
+
+    vectors: Tensor
+    mask: Tensor
+    weights: Tensor | None
+    labels: Tensor | None
+    logit_scale: float
+
+
+class Dnd(CropMethod, DescriptorMethod):
+    """logit scale x (1 - EMD) = logit scale x sum_mn T_mn cos(crop m, description n), T the plan of least cost.
+
+    T moves the crops' weights to the descriptions' at the least sum of T x (1 - cosine) - epsilon x entropy(T), by
+    Sinkhorn's iterations. Reconstructed from a summary of the paper: neither its full text nor code was at hand. The
+    summary gives nine crops, nine descriptions, and EMD by Sinkhorn; epsilon, iterations, equal weights and the
+    template agree with three published classifiers by optimal transport, and every one of them is a setting here.
     Probabilities are softmax(logits).
     """
 
     name: Literal["dnd"] = "dnd"
-    needs_views: ClassVar[bool] = True
-    views: str | None = Field(default=None, description="name of the view set; default: the job's only one")
     epsilon: float = Field(
         default=0.1,
         ge=1e-3,
@@ -34,7 +57,32 @@ class Dnd(DescriptorMethod):
         description="entropy of the plan, in cosine units; large: the plain mean",
     )
     iterations: int = Field(default=20, ge=1, le=10_000, description="Sinkhorn steps; a smaller epsilon needs more")
-    include_global: bool = Field(default=False, description="count the whole image as one more crop")
+    tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="end the iterations early once the mass that arrives is wrong by no more than this; "
+        "a prediction then depends a little on its batch. Default: all iterations",
+    )
+    solver: Literal["ours", "pot", "exact"] = Field(
+        default="ours",
+        description="ours; pot: ot.batch of Python Optimal Transport; exact: ot.emd, without entropy, one by one",
+    )
+    crop_weights: Literal["uniform", "relevance"] | Weights = Field(
+        default="uniform",
+        description="mass of the crops: equal, by cosine with the whole image, or a number for each crop",
+    )
+    crop_temperature: float = Field(
+        default=0.1, ge=1e-3, le=100, description="of the softmax behind `crop_weights: relevance`, in cosine units"
+    )
+    text_weights: Literal["uniform", "relevance"] = Field(
+        default="uniform",
+        description="mass of a class's descriptions: equal, or by cosine with `label_template`",
+    )
+    text_temperature: float = Field(
+        default=0.1, ge=1e-3, le=100, description="of the softmax behind `text_weights: relevance`, in cosine units"
+    )
+    include_global: bool = Field(default=False, description="count the whole image as one more crop, the last")
     global_weight: float = Field(
         default=0.0,
         ge=0.0,
@@ -42,18 +90,35 @@ class Dnd(DescriptorMethod):
         description="weight of the whole image's cosine with `label_template`, added to the score; 0: none",
     )
     label_template: ClassTemplate = Field(
-        default="a photo of a {class}.", description="the prompt that `global_weight` weighs"
+        default="a photo of a {class}.", description="the prompt that `global_weight` and `text_weights` read"
     )
 
     source: ClassVar[str] = "D&D (arXiv 2507.03458), reconstructed; algorithms.md 7.1"
     version: ClassVar[int] = 1
 
-    def prompts(self, class_name: str, descriptors: Sequence[str] | None, form: Form) -> list[str]:
-        """One prompt a description; before them the label's own when `global_weight` is above 0."""
-        described = super().prompts(class_name, descriptors, form)
-        return [phrase(self.label_template, class_name), *described] if self.global_weight else described
+    @property
+    def reads_label(self) -> bool:
+        """Whether the label's own prompt is read, and stands before the descriptions."""
+        return self.global_weight > 0 or self.text_weights == "relevance"
 
-    def logits(self, features: Features, texts: Texts) -> Tensor:
+    def prompts(self, class_name: str, descriptors: Sequence[str] | None, form: Form) -> list[str]:
+        """One prompt a description; before them the label's own where it is read."""
+        described = super().prompts(class_name, descriptors, form)
+        return [phrase(self.label_template, class_name), *described] if self.reads_label else described
+
+    def prepare(self, texts: Texts) -> PreparedTexts:
+        """Labels and descriptions apart, and the descriptions' weights."""
+        if not self.reads_label:
+            return PreparedTexts(texts.vectors, texts.mask, None, None, texts.logit_scale)
+        labels, vectors, mask = texts.vectors[:, 0], texts.vectors[:, 1:], texts.mask[:, 1:]
+        weights = None
+        if self.text_weights == "relevance":
+            from .weighting import text_relevance
+
+            weights = text_relevance(vectors, mask, labels, 1 / self.text_temperature)
+        return PreparedTexts(vectors, mask, weights, labels, texts.logit_scale)
+
+    def logits(self, features: Features, prepared: PreparedTexts) -> Tensor:
         """[B, C], within (1 + global_weight) logit scales of zero. Raises ValueError without raw crops."""
         import torch
 
@@ -62,14 +127,35 @@ class Dnd(DescriptorMethod):
         crops = self.raw_crops(features)
         if self.include_global:
             crops = torch.cat([crops, features.whole.unsqueeze(1)], dim=1)
-        first = 1 if self.global_weight else 0
         scores = emd_scores(
             crops,
-            texts.vectors[:, first:],
-            texts.mask[:, first:],
+            prepared.vectors,
+            prepared.mask,
             epsilon=self.epsilon,
             iterations=self.iterations,
+            tolerance=self.tolerance,
+            crop_weights=self._weights_of(crops, features),
+            text_weights=prepared.weights,
+            solver=self.solver,
         )
         if self.global_weight:
-            scores = scores + self.global_weight * features.whole @ texts.vectors[:, 0].T
-        return texts.logit_scale * scores
+            scores = scores + self.global_weight * features.whole @ prepared.labels.T
+        return prepared.logit_scale * scores
+
+    def _weights_of(self, crops: Tensor, features: Features) -> Tensor | None:
+        """Weights of these crops, [B, N]; None where they are equal."""
+        import torch
+
+        if self.crop_weights == "uniform":
+            return None
+        if self.crop_weights == "relevance":
+            from .weighting import crop_relevance
+
+            return crop_relevance(torch.einsum("bnd,bd->bn", crops, features.whole), 1 / self.crop_temperature)
+        if len(self.crop_weights) != crops.shape[1]:
+            also = ", the whole image among them" if self.include_global else ""
+            raise ValueError(
+                f"method {self.row_name!r} has {len(self.crop_weights)} `crop_weights` "
+                f"for {crops.shape[1]} crops{also}; give one for each"
+            )
+        return torch.tensor(self.crop_weights).expand(crops.shape[0], -1).to(crops)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prompts.phrasing import check_template, clean_class_name, phrase, which_clause
+from prompts.phrasing import check_template, clean_class_name, phrase, speaks_of_descriptors, which_clause
 
 
 def test_underscores_of_a_class_name_are_spoken_as_spaces():
@@ -67,3 +67,11 @@ def test_a_template_without_variables_is_refused():
 def test_a_template_that_wants_a_descriptor_is_refused_without_one():
     with pytest.raises(ValueError, match=r"\{which\}; allowed: \{class\}"):
         phrase("{class}, {which}", "jay")
+
+
+@pytest.mark.parametrize(
+    ("template", "speaks"),
+    [("{class}, {which}", True), ("{descriptor}", True), ("a {class}.", False), ("a {class} {{which}}", False)],
+)
+def test_a_template_speaks_of_descriptors_when_it_has_a_place_for_one(template, speaks):
+    assert speaks_of_descriptors(template) is speaks

@@ -5,18 +5,28 @@ import sys
 
 import pytest
 
-from stages.methods import METHODS, parse_method
+from stages.methods import METHODS, PRESETS, parse_method
 from stages.methods.abs import Abs
 from stages.methods.dnd import Dnd
 
+ALL = "clip, clip_e, clip_d, clip_d_wca, cupl, waffle, wca, crops_mean, dnd, abs"
 
-def test_importing_and_parsing_methods_loads_neither_torch_nor_ray_nor_lancedb():
+
+def test_importing_methods_and_making_their_prompts_loads_nothing_heavy():
     program = (
-        "import sys; from stages.methods import parse_method; parse_method({'name': 'abs', 'views': 'v'});"
-        "sys.exit(sorted({'torch', 'ray', 'lancedb'} & set(sys.modules)) or 0)"
+        "import sys; from stages.methods import METHODS, PRESETS, parse_method\n"
+        "for name in [*METHODS, *PRESETS]:\n"
+        "    for method in parse_method(name).variants():\n"
+        "        method.class_prompts(['jay'], [['a crest']], 'attributes'), method.model_dump(), method.paths\n"
+        "heavy = {'torch', 'ray', 'lancedb', 'numba', 'scipy', 'matplotlib', 'ot'}\n"
+        "sys.exit(sorted(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_registry_has_every_method_in_the_order_of_the_tables():
+    assert ", ".join(METHODS) == ALL
 
 
 def test_a_bare_name_is_the_method_with_its_defaults():
@@ -29,6 +39,21 @@ def test_settings_and_a_label_of_a_method_are_read():
     method = parse_method({"name": "abs", "label": "abs raw", "views": "guided", "crops": "raw", "temperature": 1})
     assert method == Abs(label="abs raw", views="guided", crops="raw", temperature=1.0)
     assert method.row_name == "abs raw"
+
+
+def test_a_preset_s_name_is_the_method_as_its_authors_code_has_it_on_a_view_set_of_that_name():
+    wca = parse_method("wca_code")
+    assert (wca.name, wca.row_name, wca.views, wca.sample, len(wca.seeds)) == ("wca", "wca_code", "wca_code", 60, 20)
+    mine = parse_method({"name": "abs_code", "label": "mine", "views": "guided", "crops": "raw"})
+    assert mine == Abs(label="mine", views="guided", crops="raw", truncate_to_min=True)
+    with pytest.raises(ValueError, match="method 'abs_code' has no setting 'epsilon'"):
+        parse_method({"name": "abs_code", "epsilon": 1})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_read_again_from_what_it_is_dumped_as(name):
+    method = parse_method(name)
+    assert parse_method(method.model_dump()).model_dump() == method.model_dump()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -50,10 +75,19 @@ def test_every_setting_is_described(name):
     assert [field for field, info in fields if field != "name" and not info.description] == []
 
 
+def test_only_random_methods_have_variants_and_a_variant_is_its_own_only_one():
+    assert {name: len(parse_method(name).variants()) for name in METHODS if name != "waffle"} == {
+        name: 1 for name in METHODS if name != "waffle"
+    }
+    assert [parse_method(name).draw for name in METHODS] == [None] * len(METHODS)
+    for variant in parse_method("waffle").variants():
+        assert variant.variants() == (variant,)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("dndd", "unknown method 'dndd'; did you mean 'dnd'.* allowed: clip, cupl, crops_mean, dnd, abs"),
+        ("dndd", f"unknown method 'dndd'; did you mean 'dnd'.* allowed: {ALL}, wca_code, abs_code"),
         ({"name": "tip"}, "unknown method 'tip'; allowed: clip"),
         ({"views": "random"}, "a method needs a `name`"),
         (3, "a name or a mapping with `name`, not 3"),
@@ -69,10 +103,25 @@ def test_every_setting_is_described(name):
             {"name": "abs", "temperature": 0},
             "method 'abs': temperature is 0: .*greater than or equal to 0.001",
         ),
-        ({"name": "abs", "crops": "all"}, "crops is 'all': .*'both', 'raw' or 'feature'"),
+        ({"name": "abs", "crops": "all"}, "crops is 'all': .*'both', 'raw', 'feature' or 'whole'"),
+        ({"name": "abs", "confidence_temperature": 0}, "confidence_temperature is 0: .*greater than 0"),
         ({"name": "dnd", "epsilon": "0.1"}, "epsilon is '0.1': .*valid number"),
         ({"name": "dnd", "iterations": True}, "iterations is True: .*valid integer"),
+        ({"name": "dnd", "solver": "exactly"}, "solver is 'exactly': .*'ours', 'pot' or 'exact'"),
+        ({"name": "dnd", "crop_weights": "relevant"}, "crop_weights is 'relevant': .*'uniform' or 'relevance'"),
+        ({"name": "dnd", "crop_weights": [1, -1]}, "crop_weights.1 is -1: .*greater than or equal to 0"),
+        ({"name": "dnd", "crop_weights": [0, 0.0]}, "crop_weights is .*: weights must not all be 0"),
+        ({"name": "dnd", "crop_weights": []}, "crop_weights is .*at least 1 item"),
         ({"name": "dnd", "template": "a {name}"}, r"template 'a \{name\}' has \{name\}; allowed: \{class\}"),
+        ({"name": "dnd", "max_crops": 0}, "max_crops is 0: .*greater than or equal to 1"),
+        ({"name": "cupl", "max_descriptors": 0}, "max_descriptors is 0: .*greater than or equal to 1"),
+        ({"name": "cupl", "max_crops": 3}, "method 'cupl' has no setting 'max_crops'"),
+        ({"name": "waffle", "seeds": [1, 1]}, "seeds is .*each seed stands there once"),
+        ({"name": "waffle", "template": "a {class}"}, r"template 'a \{class\}' has no place .*\{which\} or"),
+        ({"name": "waffle", "seeds": []}, "seeds is .*at least 1 item"),
+        ({"name": "wca", "seeds": [-1]}, "seeds.0 is -1: .*greater than or equal to 0"),
+        ({"name": "wca", "preset": "abs"}, "preset is 'abs': .*'wca' or 'wca_code'"),
+        ({"name": "clip_e", "templates": "imagnet"}, "templates is 'imagnet': .*did you mean 'imagenet'.* general"),
         ({"name": "clip", "template": "a bird"}, "no variable"),
         ({"name": "clip", "template": "{class}, {which}"}, r"has \{which\}; allowed: \{class\}$"),
     ],
