@@ -26,12 +26,16 @@ from demo.species import REPORTING, SETS, SIBLINGS, VALIDATION, species_of
 from stages.matching.pooling import mean_cosine, mean_crop, mean_text
 from stages.matching.sinkhorn import emd_scores
 from stages.matching.soft import soft_match
+from stages.methods.abs import Abs
+from stages.statistics import calibration_error
 from stages.vision.boxes import feature_windows, guided_boxes, image_rng, random_boxes
 from stages.vision.crops import image_tensor, normalize, preprocess_whole, resize_crops
 from stages.vision.towers import Tower, load_tower
 
 EPSILONS = (0.1, 0.05, 0.02, 0.01)
 TEMPERATURES = (0.01, 0.03, 0.1, 0.2)
+ABS_TEMPERATURE = 0.03
+CONFIDENCES = np.geomspace(0.001, 1, 61)
 BATCH = 256
 WHOLE, MEAN, MEANS = "whole image", "mean descriptor", "mean of similarities"
 
@@ -127,6 +131,25 @@ def measure_set(tower: Tower, set_name: str, per_class: int, workers: int) -> It
         for heat in TEMPERATURES:
             matched = soft_match(crops, texts, mask, temperature=heat)
             yield str(view), f"soft {heat:g}", right(matched)
+            if heat == ABS_TEMPERATURE:
+                yield from _calibration(str(view), matched / crops.shape[1], exhibits.labels)
+
+
+def _calibration(view: str, logits: Tensor, labels: Tensor) -> Iterator[tuple[str, str, float]]:
+    """The temperature of softmax(`logits` [B, C] / temperature) that makes the `labels` [B] likeliest, in .001..1
+    (Guo et al. 2017, arXiv 1706.04599), and the calibration error in percent without and with the default of `abs`."""
+
+    def loss(heat: float) -> float:
+        return F.cross_entropy(logits / float(heat), labels).item()
+
+    def error(heat: float) -> float:
+        sure, chosen = torch.softmax(logits / heat, dim=1).max(dim=1)
+        return 100 * calibration_error(sure.numpy(), (chosen == labels).numpy(), bins=15)
+
+    default = Abs.model_fields["confidence_temperature"].default
+    yield f"{view}, soft 0.03", "best confidence temperature", float(min(CONFIDENCES, key=loss))
+    yield f"{view}, soft 0.03", "calibration error at temperature 1", error(1.0)
+    yield f"{view}, soft 0.03", f"calibration error at {default:g}, the default of abs", error(default)
 
 
 def table(sets: list[dict[tuple[str, str], float]]) -> str:

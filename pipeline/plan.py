@@ -104,9 +104,9 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
 
 def make_plan(job: Job) -> Plan:
     """Plan a job. Raises ValueError for a data set or descriptor file that does not fit the job."""
-    manifest, classes = read_manifest(job.dataset, str(Path(job.store) / "listings"))
+    manifest, names = read_manifest(job.dataset, str(Path(job.store) / "listings"))
     kept: dict[str, tuple[Table, ...]] = {}
-    inputs = Inputs(Path(job.store), manifest, classes, kept)
+    inputs = Inputs(Path(job.store), manifest, names, kept)
     plans = []
     for stage in stages_of(job):
         try:

@@ -14,6 +14,7 @@ from pipeline.settings import Job
 
 if TYPE_CHECKING:
     from stages.encoder import Image, ViewTable
+    from stages.methods import Method
 
 AT_ONCE = 16
 """New images that are decoded and encoded together."""
@@ -24,9 +25,10 @@ class NotComputed(RuntimeError):
 
 
 def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """A row an image and method: image, method, class, probability, margin, and the `top_k` best as a list.
+    """A row an image, method and draw: image, method, seed, draw, class, probability, margin, and the `top_k` best.
 
-    Probabilities are over all classes of the job, so those of all classes sum to one. Raises NotComputed.
+    `seed` is that of the crops, `draw` that of the method's own draws, where it has several. Probabilities are over all
+    classes that may be predicted, so those of all of them sum to one. Raises NotComputed.
     """
     ids = dict(zip(plan.inputs.manifest["key"].to_pylist(), plan.inputs.manifest["id"].to_pylist(), strict=True))
     rows = []
@@ -37,7 +39,7 @@ def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[d
         if not table.complete:
             raise NotComputed(f"{table.name}: {len(table.missing):,} images have no prediction yet")
         for row in table.keeper.read(keys=list(table.wanted)).to_pylist() if table.wanted else ():
-            rows.append(_row(ids[row["key"]], reading.method.row_name, seed, row, top_k))
+            rows.append(_row(ids[row["key"]], reading.method, seed, row, top_k))
     return rows
 
 
@@ -52,7 +54,7 @@ def new_predictions(
 
     from stages.encode_images import guides_in_use, planned_weights
     from stages.encoder import Encoder, ViewTable
-    from stages.score import load_features, load_texts, predict_rows
+    from stages.predictions import load_features, predict_rows, prepare_methods
 
     scored = [t for t in _scored(plan) if not methods or t.plan[0].method.row_name in methods]
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
@@ -65,6 +67,8 @@ def new_predictions(
     planned = planned_weights(list(encoded.values()))
     device, cache = "cuda" if on_gpu else "cpu", plan.inputs.weights_cache()
     encoder = Encoder(job.model, guides, job.precision, device, cache, planned)
+    prepared = prepare_methods({table.name: table.plan[0] for table in scored})
+    settings = job.score.model_copy(update={"top_k": max(top_k, 1), "full_logits": False})
     rows, unreadable = [], []
     for start in range(0, len(images), AT_ONCE):
         decoded, refused = _decode(images[start : start + AT_ONCE], job, views)
@@ -76,9 +80,9 @@ def new_predictions(
         keys = [image.key for image in decoded]
         for table in scored:
             reading, seed = table.plan
-            features = load_features(reading, keys, memory)
-            predicted = predict_rows(reading, keys, features, load_texts(reading), max(top_k, 1))
-            rows += [_row(row["key"], reading.method.row_name, seed, row, top_k) for row in predicted.to_pylist()]
+            features = load_features([reading], keys, memory)
+            predicted = predict_rows(reading, keys, features, prepared[table.name], settings)
+            rows += [_row(row["key"], reading.method, seed, row, top_k) for row in predicted.to_pylist()]
     return rows, unreadable
 
 
@@ -131,12 +135,13 @@ def _scored(plan: Plan) -> Sequence[Any]:
     return scoring.tables
 
 
-def _row(image: str, method: str, seed: int, row: dict[str, Any], top_k: int) -> dict[str, Any]:
+def _row(image: str, method: Method, seed: int, row: dict[str, Any], top_k: int) -> dict[str, Any]:
     best = list(zip(row["classes"], row["probabilities"], strict=True))[:top_k]
     return {
         "image": image,
-        "method": method,
+        "method": method.row_name,
         "seed": seed,
+        "draw": method.draw,
         "class": row["classes"][0],
         "probability": row["probabilities"][0],
         "margin": row["margin"],
@@ -149,7 +154,9 @@ def write_predictions(rows: Sequence[dict[str, Any]], out: Path) -> None:
     import polars as pl
 
     text, number = pl.String, pl.Float64
-    schema = {"image": text, "method": text, "seed": pl.Int64, "class": text, "probability": number, "margin": number}
+    whole = pl.Int64
+    schema = {"image": text, "method": text, "seed": whole, "draw": whole}
+    schema |= {"class": text, "probability": number, "margin": number}
     schema |= {"top_classes": pl.List(text), "top_probabilities": pl.List(number)}
     suffix = out.suffix.lower()
     if suffix == ".json":

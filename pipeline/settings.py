@@ -35,7 +35,11 @@ KINDS_OF_GUIDE = {"clip": ClipGuide, "dino": DinoGuide, "random": RandomGuide, "
 DEFAULT_VIEWS = {
     view.kind: view
     for view in (RandomView(), GuidedView(), SquaresView(), AugmentedView(), AugMixView(), PromptedView())
-}
+} | {"wca_code": SquaresView(preset="wca_code", crops=100), "abs_code": GuidedView(preset="abs_code")}
+"""View sets that need no entry: one of each kind, and those of the methods that follow their authors' code."""
+
+DEFAULT_METHODS = tuple(name for name in METHODS if name != "wca")
+"""What a job with descriptors runs that names no methods: all but wca, which would be alone in reading its views."""
 
 
 def _as_method(value: Any) -> Method:
@@ -45,7 +49,8 @@ def _as_method(value: Any) -> Method:
 def _with_kind(name: str, view: Any) -> Any:
     """A view set that is called as a default one, and says no kind, is a change of that one."""
     if name in DEFAULT_VIEWS and isinstance(view, Mapping) and "kind" not in view:
-        return {"kind": DEFAULT_VIEWS[name].kind, **view}
+        default = DEFAULT_VIEWS[name]
+        return {**default.model_dump(exclude_unset=True), "kind": default.kind, **view}
     return view
 
 
@@ -74,7 +79,7 @@ class Job(Settings):
     descriptors: dict[str, DescriptorSettings] = {}
     """named sets of descriptors"""
     methods: list[Annotated[SerializeAsAny[Method], BeforeValidator(_as_method)]] = []
-    """methods, a name or a mapping with `name` and settings; default: all that the descriptors allow"""
+    """methods, a name or a mapping with `name` and settings; default: clip, and with descriptors all but wca"""
     decode: Literal["reduced", "full"] = "reduced"
     """reduced: photographs are scaled down, by a whole number, to twice what their smallest crop needs; full: never"""
     seed: int | list[int] = 0
@@ -112,7 +117,7 @@ class Job(Settings):
         if isinstance(filled.get("views"), Mapping):
             filled["views"] = {name: _with_kind(name, view) for name, view in filled["views"].items()}
         if not filled.get("methods"):
-            filled["methods"] = list(METHODS) if filled.get("descriptors") else ["clip"]
+            filled["methods"] = list(DEFAULT_METHODS) if filled.get("descriptors") else ["clip"]
         return filled
 
     @model_validator(mode="after")
@@ -127,11 +132,8 @@ class Job(Settings):
             name = getattr(method, "views", None)
             if name is not None and name not in views:
                 views[name] = DEFAULT_VIEWS[name]
-            if getattr(method, "crops", None) == "feature" and not getattr(views[name], "feature_crops", False):
-                raise ValueError(
-                    f"methods.{method.row_name}.crops: view set {name!r} has no feature crops; "
-                    "name a guided one with feature_crops: true"
-                )
+            if name is not None:
+                _check_crops(method, name, views[name])
         guides = dict(self.guides)
         for name, view in views.items():
             if isinstance(view, DrawnByGuide) and view.guide not in guides:
@@ -146,9 +148,11 @@ class Job(Settings):
 
     def _resolve_method(self, method: Method) -> Method:
         """The method with the names of the view set and descriptor set that it reads."""
-        changes: dict[str, str] = {}
+        changes: dict[str, str | None] = {}
         if method.needs_views:
             changes["views"] = self._choose_views(method)
+        elif getattr(method, "views", None) is not None:
+            changes["views"] = None  # a method that could read crops, told to read the whole image
         if method.needs_descriptors:
             changes["descriptors"] = self._choose_descriptors(method)
         return method.model_copy(update=changes)
@@ -199,3 +203,20 @@ class Job(Settings):
             return self.model.precision
         gpus = self.resources.encode.gpus
         return "fp16" if gpus != "auto" and gpus > 0 else "fp32"
+
+
+def _check_crops(method: Method, name: str, view: ViewSettings) -> None:
+    """That the view set has the crops that the method reads. Raises ValueError."""
+    where = f"methods.{method.row_name}"
+    most, weights = getattr(method, "max_crops", None), getattr(method, "crop_weights", None)
+    if most is not None and most > view.crops:
+        raise ValueError(
+            f"{where}.max_crops: {most}, and view set {name!r} has {view.crops} crops; raise `crops` there or read less"
+        )
+    read = (most or view.crops) + bool(getattr(method, "include_global", False))
+    if isinstance(weights, list) and len(weights) != read:
+        raise ValueError(f"{where}.crop_weights: {len(weights)} weights for {read} crops; give one for each")
+    if getattr(method, "crops", None) == "feature" and not getattr(view, "feature_crops", False):
+        raise ValueError(
+            f"{where}.crops: view set {name!r} has no feature crops; name a guided one with feature_crops: true"
+        )

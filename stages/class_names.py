@@ -1,9 +1,14 @@
-"""Class names: read from a file, and found for the labels of the images."""
+"""Class names: read from a file, and found for the labels of the images.
+
+A class has an id, which tables and predictions hold, and a name, which prompts speak. They are the same word for word,
+but for `_`, unless two classes of a list are called alike: then the ids also say which is which, "crane (n02012849)".
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from prompts.descriptor_file import UniqueKeyLoader
+from prompts.phrasing import clean_class_name
 from stages.dataset import DatasetError
 from stages.datasets.listing import Listing
 
@@ -27,55 +33,70 @@ class ClassFile:
 
     path: str
     names: dict[str, str]
-    """label -> class name; in a plain list, every name is its own label"""
+    """label -> id of its class; in a plain list, every id is its own label"""
     is_list: bool
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.names.values()))
+    classes: dict[str, str]
+    """id -> name, in order"""
 
     @cached_property
     def alike(self) -> dict[str, list[str]]:
-        """Labels by how they are spoken: `_` counts as a space."""
+        """Labels by how they are spoken: `_` counts as a space, and in a list the place in brackets is not spoken."""
         found: dict[str, list[str]] = {}
         for label in self.names:
-            found.setdefault(label.replace("_", " "), []).append(label)
+            spoken = self.classes[label] if self.is_list else clean_class_name(label)
+            found.setdefault(spoken, []).append(label)
         return found
 
 
-def read_class_names(path: str) -> ClassFile:
-    """A file of class names: one a line, or a list or mapping in JSON or YAML. Raises DatasetError."""
+def read_class_names(path: str, key: str = "dataset.classes") -> ClassFile:
+    """A file of class names: one a line, or a list or mapping in JSON or YAML; `key` says who names it in messages.
+
+    Raises DatasetError.
+    """
     file = Path(path)
     if not file.is_file():
-        raise DatasetError(f"dataset.classes: no file {path}")
+        raise DatasetError(f"{key}: no file {path}")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise DatasetError(f"dataset.classes: {path} is not UTF-8 text") from None
+        raise DatasetError(f"{key}: {path} is not UTF-8 text") from None
     if file.suffix.lower() in {".yaml", ".yml", ".json"}:
         try:
             value = yaml.load(text, Loader=UniqueKeyLoader)
         except yaml.YAMLError as error:
             problem = " ".join(str(error).split())
-            raise DatasetError(f"dataset.classes: {path} is not valid YAML or JSON: {problem}") from None
+            raise DatasetError(f"{key}: {path} is not valid YAML or JSON: {problem}") from None
     else:
         value = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value):
-        repeated = sorted({name for name in value if value.count(name) > 1})
-        if repeated:
-            raise DatasetError(f"dataset.classes: {path} names {', '.join(repeated)} more than once")
-        return ClassFile(path, {name: name for name in value}, is_list=True)
+        ids = _ids({str(place): name for place, name in enumerate(value)})
+        classes = {identity: clean_class_name(name) for identity, name in zip(ids.values(), value, strict=True)}
+        return ClassFile(path, {identity: identity for identity in classes}, is_list=True, classes=classes)
     if isinstance(value, dict) and value and all(_is_label(k) and isinstance(v, str) for k, v in value.items()):
-        return ClassFile(path, {str(label): name for label, name in value.items()}, is_list=False)
+        names = {str(label): name for label, name in value.items()}
+        return ClassFile(path, names, is_list=False, classes={name: clean_class_name(name) for name in names.values()})
     raise DatasetError(
-        f"dataset.classes: {path} should hold class names, one a line, or a mapping of folder names to class names"
+        f"{key}: {path} should hold class names, one a line, or a mapping of folder names to class names"
     )
+
+
+def _ids(names: Mapping[str, str]) -> dict[str, str]:
+    """Label -> id of its class: the name, and where several are spoken alike also the label, in brackets."""
+    shared = Counter(map(clean_class_name, names.values()))
+    ids = {label: name if shared[clean_class_name(name)] == 1 else f"{name} ({label})" for label, name in names.items()}
+    twice = [identity for identity, count in Counter(ids.values()).items() if count > 1]
+    if twice:
+        raise DatasetError(f"dataset.classes: two classes would both be told apart as {twice[0]!r}; rename one of them")
+    return ids
 
 
 def name_labels(
     labels: Sequence[str], file: ClassFile | None, listing: Listing
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Label -> class name for every label, and the class names in order. Raises DatasetError.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Label -> id of its class for every label; and id -> name of all classes in order. Raises DatasetError.
+
+    A mapping that gives two labels one name makes them one class. A list, or a data set, that names two classes alike
+    keeps them apart: ImageNet's two cranes are two classes, which no prompt can tell from one another.
 
     With a file a label is found by its exact name, else by one that differs in `_` and space alone, else so by the
     class name that the data set itself gives it. A plain list that does not name every label stands in the order of
@@ -105,7 +126,7 @@ def name_labels(
     return {label: file.names[names[0]] for label, names in found.items()}, file.classes
 
 
-def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str], tuple[str, ...]]:
+def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str], dict[str, str]]:
     if listing.own is not None:
         unknown = [label for label in labels if label not in listing.own]
         if unknown:
@@ -113,7 +134,8 @@ def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str],
                 f"dataset: {listing.where} has images labelled {', '.join(map(repr, unknown[:5]))}"
                 f"{' and others' if len(unknown) > 5 else ''}, and its own list of classes does not name them"
             )
-        return dict(listing.own), tuple(dict.fromkeys(listing.own.values()))
+        ids = _ids(listing.own)
+        return ids, {identity: clean_class_name(listing.own[label]) for label, identity in ids.items()}
     if not labels:
         lack = "lie in no class folders" if listing.noun == "folder" else "have no labels"
         raise DatasetError(
@@ -125,7 +147,7 @@ def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str],
                 f"dataset.classes: the {listing.noun}s of {listing.where} are {what} ({', '.join(labels[:3])}); "
                 f"name the classes in a {how}"
             )
-    return {label: label for label in labels}, tuple(labels)
+    return {label: label for label in labels}, {label: clean_class_name(label) for label in labels}
 
 
 def _found(label: str, file: ClassFile, listing: Listing) -> list[str]:
@@ -134,7 +156,7 @@ def _found(label: str, file: ClassFile, listing: Listing) -> list[str]:
     for name in (label, spoken):
         if name in file.names:
             return [name]
-        if alike := file.alike.get(name.replace("_", " ")):
+        if alike := file.alike.get(clean_class_name(name)):
             return alike
     return []
 

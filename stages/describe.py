@@ -35,10 +35,10 @@ class Describe(Stage):
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """One table a set; keys carry a digest of the class's entry. ValueError for a bad file or missing class."""
-        tables = []
+        tables, names = [], list(dict.fromkeys(inputs.names.values()))
         for name, settings in self.sets.items():
             try:
-                entries, _ = descriptors_for(inputs.classes, read_descriptor_file(settings.path), settings.path)
+                entries, _ = descriptors_for(names, read_descriptor_file(settings.path), settings.path)
             except ValueError as error:
                 raise ValueError(f"descriptors.{name}: {error}") from None
             ingredients = Ingredients(settings={"provider": settings.provider}, version=self.version)
@@ -70,7 +70,7 @@ class Describe(Stage):
 
 
 def read_descriptors(table: Table) -> dict[str, list[str]]:
-    """Class name -> descriptors, from a complete table, in the order of its wanted keys."""
+    """Spoken class name -> descriptors, from a complete table, in the order of its wanted keys."""
     rows = table.keeper.read(keys=list(table.wanted), columns=["class", "texts"])
     return dict(zip(rows["class"].to_pylist(), rows["texts"].to_pylist(), strict=True))
 

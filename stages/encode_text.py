@@ -32,8 +32,11 @@ class EncodeText(Stage):
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """One table; wanted are the distinct texts of all methods."""
-        prompts = prompts_by_method(self.methods, self.sets, inputs)
-        texts = {text_key(text): text for by_class in prompts.values() for texts in by_class.values() for text in texts}
+        by_class = {id(texts): texts for _, texts in prompts_of_methods(self.methods, self.sets, inputs)}
+        distinct = dict.fromkeys(
+            text for texts in by_class.values() for of_class in texts.values() for text in of_class
+        )
+        texts = {text_key(text): text for text in distinct}
         ingredients = Ingredients(
             settings={}, version=self.version, weights=model_weights_id(self.model, inputs.weights_cache())
         )
@@ -62,22 +65,26 @@ class EncodeText(Stage):
                 run.advance(len(texts), 0)
 
 
-def prompts_by_method(
+def prompts_of_methods(
     methods: Sequence[Method], sets: Mapping[str, DescriptorSettings], inputs: Inputs
-) -> dict[str, dict[str, list[str]]]:
-    """Method -> class name -> the texts that the method reads for it. Raises NotKnownYet before describe is done."""
+) -> list[tuple[Method, dict[str, list[str]]]]:
+    """Every method's variants in order, each with its texts by class id. Raises NotKnownYet before describe is done.
+
+    Methods that read the same texts get the same object, so that what follows can tell without comparing them.
+    """
     described = {
         table.name.removeprefix("descriptors."): read_descriptors(table) for table in inputs.complete("describe")
     }
-    prompts: dict[str, dict[str, list[str]]] = {}
-    for method in methods:
-        chosen = getattr(method, "descriptors", None)
-        if chosen is None:
-            prompts[method.row_name] = {name: method.prompts(name, None, "sentences") for name in inputs.classes}
-        else:
-            form, descriptors = sets[chosen].form, described[chosen]
-            prompts[method.row_name] = {name: method.prompts(name, descriptors[name], form) for name in inputs.classes}
-    return prompts
+    names, known = list(inputs.names.values()), {}
+    found = []
+    for variant in (variant for method in methods for variant in method.variants()):
+        chosen = getattr(variant, "descriptors", None)
+        form = "sentences" if chosen is None else sets[chosen].form
+        descriptors = None if chosen is None else [described[chosen][name] for name in names]
+        texts = variant.class_prompts(names, descriptors, form)
+        same = known.setdefault(tuple(map(tuple, texts)), dict(zip(inputs.names, texts, strict=True)))
+        found.append((variant, same))
+    return found
 
 
 def text_key(text: str) -> str:

@@ -1,26 +1,32 @@
-"""evaluate: predictions x labels -> accuracy with a bootstrap interval, per class, confusions, and seconds an image."""
+"""evaluate: predictions x labels -> accuracy with its interval, calibration, classes, confusions, time; comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages import comparisons
 from stages.encode_images import describe_table
 from stages.settings import EvaluateSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
-from storage.fingerprint import digest_pairs
+from stages.statistics import bootstrap_interval, calibration_error
+from storage.fingerprint import digest, digest_pairs
 from storage.shards import ShardTable
 
 CONFUSIONS = 20
+COMPARISONS = "comparisons"
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("key", "method", "split")]
-    + [("seed", pa.int64())]
+    + [(name, pa.int64()) for name in ("seed", "draw")]
     + [(name, pa.float64()) for name in ("accuracy", "low", "high", "confidence", "top_5", "mean_per_class")]
-    + [(name, pa.int64()) for name in ("images", "classes")]
+    + [(name, pa.float64()) for name in ("merged_accuracy", "mean_confidence", "calibration_error")]
+    + [(name, pa.int64()) for name in ("images", "classes", "forward_passes")]
     + [(f"{name}seconds_per_image", pa.float64()) for name in ("", "encode_", "score_")]
     + [
         ("by_class", pa.list_(pa.struct({"class": pa.string(), "images": pa.int64(), "accuracy": pa.float64()}))),
@@ -29,108 +35,190 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels: (key, class id) in the order of the predictions, how many of each class, a digest of both."""
+
+    pairs: list[tuple[str, str]]
+    classes: Counter[str]
+    digest: str
+
+
 class Evaluate(Stage):
-    """Keeps one row a method and seed, made anew whenever predictions or labels change. Nothing without labels."""
+    """Keeps one row a method, seed and draw, and one a pair of methods; nothing without labels.
+
+    They are made anew whenever predictions or labels change.
+    """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("score",)
 
     def __init__(self, settings: EvaluateSettings):
         self.settings = settings
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """One table of one row for each table of score; none when no query image has a label."""
+        """One table of one row for each table of score, then `comparisons` of two methods or more.
+
+        None when no query image has a label. Raises ValueError when `score.classes` leaves out a class that labels one.
+        """
         labelled = inputs.manifest.filter(pc.is_valid(inputs.manifest["class"]))
         labels = dict(zip(labelled["key"].to_pylist(), labelled["class"].to_pylist(), strict=True))
-        tables = []
+        names = digest_pairs(inputs.names.items())
+        found: dict[int, Labelled] = {}  # most tables of score want the same images, and share the list of them
+        evaluated: list[tuple[Table, Labelled]] = []
         for scored in inputs.tables("score"):
-            known = [(key, labels[key]) for key in scored.wanted if key in labels]
-            if not known:
-                continue
-            ingredients = Ingredients(
-                settings={f"evaluate.{key}": value for key, value in self.settings.model_dump().items()},
-                version=self.version,
-                whole={"score": scored.fingerprint, "labels": digest_pairs(known)},
-            )
-            keeper = inputs.shard_table(self.name, ingredients)
-            tables.append(Table(self.name, scored.name, ingredients, ["all"], keeper, plan=(scored, known)))
-        return tables
+            if id(scored.wanted) not in found:
+                found[id(scored.wanted)] = _label(scored.wanted, labels)
+            known = found[id(scored.wanted)]
+            if known.pairs:
+                _check_classes(scored, known)
+                evaluated.append((scored, known))
+        tables = [self._row_table(scored, known, names, inputs) for scored, known in evaluated]
+        return tables + self._comparisons_table(evaluated, inputs)
+
+    def _row_table(self, scored: Table, known: Labelled, names: str, inputs: Inputs) -> Table:
+        ingredients = Ingredients(
+            settings={f"evaluate.{key}": value for key, value in self.settings.model_dump().items()},
+            version=self.version,
+            whole={"score": scored.fingerprint, "labels": known.digest, "names": names},
+        )
+        keeper = inputs.shard_table(self.name, ingredients)
+        return Table(self.name, scored.name, ingredients, ["all"], keeper, plan=(scored, known.pairs))
+
+    def _comparisons_table(self, evaluated: Sequence[tuple[Table, Labelled]], inputs: Inputs) -> list[Table]:
+        by_method: dict[str, list[Table]] = {}
+        for scored, _ in evaluated:
+            by_method.setdefault(scored.plan[0].method.row_name, []).append(scored)
+        common = _common_images([known for _, known in evaluated])
+        if len(by_method) < 2 or not common:
+            return []
+        settings = self.settings.model_dump(include={"bootstrap", "confidence"})
+        ingredients = Ingredients(
+            settings={f"evaluate.{key}": value for key, value in settings.items()} | {"methods": list(by_method)},
+            version=self.version,
+            whole={scored.name: digest([scored.fingerprint, known.digest]) for scored, known in evaluated},
+        )
+        keeper = inputs.shard_table(self.name, ingredients)
+        keys = comparisons.pair_keys(list(by_method))
+        return [Table(self.name, COMPARISONS, ingredients, keys, keeper, plan=(by_method, common))]
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Evaluate every method that lacks its row."""
+        """Evaluate every method that lacks its row, and compare all of them where the comparisons are missing."""
         encoded = {table.keeper.folder: table for table in inputs.tables("encode_images")}
         for table in tables:
-            scored, known = table.plan
-            row = evaluate_predictions(scored, known, encoded, self.settings)
             table.keeper.create(describe_table(table))
-            table.keeper.append(pa.Table.from_pylist([row], schema=SCHEMA), run.id)
-            run.advance(1, 0)
+            if table.name == COMPARISONS:
+                by_method, common = table.plan
+                right = {method: comparisons.count_right(scored, common) for method, scored in by_method.items()}
+                rows, schema = comparisons.compare_methods(right, self.settings), comparisons.SCHEMA
+            else:
+                scored, known = table.plan
+                rows, schema = [evaluate_predictions(scored, known, inputs.names, encoded, self.settings)], SCHEMA
+            table.keeper.append(pa.Table.from_pylist(rows, schema=schema), run.id)
+            run.advance(len(rows), 0)
 
     def units(self, tables: Sequence[Table]) -> int | None:
-        """One row a table."""
-        return len(tables)
+        """Rows of all tables: their keys are not those of images."""
+        return sum(len(table.missing) for table in tables)
+
+
+def _label(keys: Sequence[str], labels: Mapping[str, str]) -> Labelled:
+    pairs = [(key, labels[key]) for key in keys if key in labels]
+    return Labelled(pairs, Counter(label for _, label in pairs), digest_pairs(pairs))
+
+
+def _common_images(labelled: Sequence[Labelled]) -> list[tuple[str, str]]:
+    """Images that every method has predicted, with their labels: one may reject what another does not read."""
+    if not labelled:
+        return []
+    shared = set(labelled[0].pairs)
+    for known in {id(known): known for known in labelled}.values():
+        shared &= set(known.pairs)
+    return [pair for pair in labelled[0].pairs if pair in shared]
+
+
+def _check_classes(scored: Table, known: Labelled) -> None:
+    """Images whose class may not be predicted would all count as wrong, without a word."""
+    outside = set(known.classes).difference(scored.plan[0].classes)
+    if outside:
+        images = sum(known.classes[name] for name in outside)
+        raise ValueError(
+            f"score.classes leaves out {', '.join(sorted(outside)[:5])}{' and others' if len(outside) > 5 else ''}, "
+            f"which label {images:,} of the {len(known.pairs):,} query images: these could never be right. "
+            "Name those classes too, or leave the images out of the query split"
+        )
 
 
 def evaluate_predictions(
-    scored: Table, known: Sequence[tuple[str, str]], encoded: dict[str, Table], settings: EvaluateSettings
+    scored: Table,
+    known: Sequence[tuple[str, str]],
+    names: Mapping[str, str],
+    encoded: Mapping[str, Table],
+    settings: EvaluateSettings,
 ) -> dict[str, Any]:
     """One row of results, of the columns of `SCHEMA`.
 
-    Accuracies are fractions in 0..1; `low` and `high` bound the first with the settings' `confidence`. `by_class` has
-    the classes that label an image, by name; `confusions` the most frequent wrong predictions, most frequent first, at
-    most 20. `classes` counts what an image could have been predicted as.
+    `known` pairs image keys with class ids, `names` says the spoken name of each id. Accuracies are fractions in 0..1;
+    `low` and `high` bound the first with the settings' `confidence`. `merged_accuracy` counts a prediction that is
+    spoken as the label is, null where no two classes are (algorithms.md 0.4, 4 and 5). `mean_confidence` is the mean
+    probability of the predicted class, `calibration_error` how far these lie from how often they are right. `by_class`
+    has the classes that label an image, by name; `confusions` the most frequent wrong predictions, most frequent first,
+    at most 20. `classes` counts what an image could have been predicted as, `forward_passes` what the encoder saw of
+    one: the whole image and its crops. Seconds count the share of a view set that the method reads.
     """
     import polars as pl
 
     reading, seed = scored.plan
     keys = [key for key, _ in known]
-    rows = scored.keeper.read(keys=keys, columns=["key", "classes", "seconds"])
+    rows = scored.keeper.read(keys=keys, columns=["key", "classes", "probabilities", "seconds"])
     frame = pl.from_arrow(rows).with_columns(label=pl.Series([label for _, label in known]))
     frame = frame.with_columns(
+        predicted=pl.col("classes").list.first(),
+        probability=pl.col("probabilities").list.first().cast(pl.Float64),
         hit=pl.col("classes").list.first() == pl.col("label"),
         hit_5=pl.col("classes").list.head(5).list.contains(pl.col("label")),
     )
+    hits = frame["hit"].to_numpy()
+    low, high = bootstrap_interval(hits, settings.bootstrap, settings.confidence)
     by_class = frame.group_by(pl.col("label").alias("class")).agg(images=pl.len(), accuracy=pl.col("hit").mean())
-    wrong = frame.filter(~pl.col("hit")).select("label", predicted=pl.col("classes").list.first())
-    confusions = wrong.group_by("label", "predicted").agg(images=pl.len())
+    confusions = frame.filter(~pl.col("hit")).group_by("label", "predicted").agg(images=pl.len())
     confusions = confusions.sort("images", "label", "predicted", descending=[True, False, False])
-    low, high = bootstrap_interval(frame["hit"].to_numpy(), settings.bootstrap, settings.confidence)
-    folders = [reading.whole] + ([] if reading.view is None else [reading.view])
-    encode_seconds = [_mean_seconds(encoded[folder].keeper, keys) for folder in folders]
+    encode_seconds = _mean_seconds(encoded[reading.whole].keeper, keys)
+    if reading.view is not None:
+        encode_seconds += _mean_seconds(encoded[reading.view].keeper, keys) * reading.share
     score_seconds = float(frame["seconds"].mean())
     return {
         "key": "all",
         "method": reading.method.row_name,
         "split": "query",
         "seed": seed,
+        "draw": reading.method.draw,
         "accuracy": float(frame["hit"].mean()),
         "low": low,
         "high": high,
         "confidence": settings.confidence,
         "top_5": float(frame["hit_5"].mean()),
         "mean_per_class": float(by_class["accuracy"].mean()),
+        "merged_accuracy": _merged_accuracy(frame, reading.classes, names),
+        "mean_confidence": float(frame["probability"].mean()),
+        "calibration_error": calibration_error(frame["probability"].to_numpy(), hits, settings.calibration_bins),
         "images": frame.height,
-        "classes": len(reading.prompts),
-        "seconds_per_image": sum(encode_seconds) + score_seconds,
-        "encode_seconds_per_image": sum(encode_seconds),
+        "classes": len(reading.classes),
+        "forward_passes": 1 + reading.crops,
+        "seconds_per_image": encode_seconds + score_seconds,
+        "encode_seconds_per_image": encode_seconds,
         "score_seconds_per_image": score_seconds,
         "by_class": by_class.sort("class").to_dicts(),
         "confusions": confusions.head(CONFUSIONS).to_dicts(),
     }
 
 
-def bootstrap_interval(hits: Any, resamples: int, confidence: float) -> tuple[float, float]:
-    """Percentile interval of the mean of `hits` [n] (booleans) over resamples of the images; repeatable.
-
-    Resampling n hits with replacement and counting them is a binomial draw, so no index is ever drawn.
-    """
-    import numpy as np
-
-    drawn = np.random.default_rng(0).binomial(len(hits), float(np.mean(hits)), size=resamples) / len(hits)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
+def _merged_accuracy(frame: Any, classes: Sequence[str], names: Mapping[str, str]) -> float | None:
+    spoken = {identity: names[identity] for identity in classes}
+    if len(set(spoken.values())) == len(spoken):
+        return None
+    return float((frame["predicted"].replace(spoken) == frame["label"].replace(spoken)).mean())
 
 
 def _mean_seconds(keeper: ShardTable, keys: Sequence[str]) -> float:

@@ -34,11 +34,11 @@ _ENTRIES = pa.schema([pa.field(name, pa.string()) for name in Entry._fields])
 _CHUNK = 20_000
 
 
-def read_manifest(dataset: AnyDataset, cache: str | None = None) -> tuple[pa.Table, tuple[str, ...]]:
+def read_manifest(dataset: AnyDataset, cache: str | None = None) -> tuple[pa.Table, dict[str, str]]:
     """List the images of a data set.
 
-    Returns the manifest (columns of `SCHEMA`, sorted by id) and the class names in order. `cache` is a folder that
-    remembers what is slow to find out (the members of tars, hashes of Parquet cells). Raises DatasetError.
+    Returns the manifest (columns of `SCHEMA`, sorted by id) and the classes in order, id -> spoken name. `cache` is a
+    folder that remembers what is slow to find out (the members of tars, hashes of Parquet cells). Raises DatasetError.
     """
     file = read_class_names(dataset.classes) if dataset.classes else None
     listing = _list(dataset, cache)

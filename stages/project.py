@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.encode_text import prompts_by_method, text_key
+from stages.describe import read_descriptors
+from stages.encode_text import text_key
+from stages.methods.bases import DescriptorMethod
 from stages.methods.method import Method
 from stages.settings import DescriptorSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
@@ -105,22 +107,21 @@ class Project(Stage):
 
     def _descriptors(self, inputs: Inputs) -> list[dict[str, Any]]:
         """A row a class, descriptor set and text, as the first method that reads the set phrases it."""
-        prompts = prompts_by_method(self.methods, self.sets, inputs)
         rows: dict[str, dict[str, Any]] = {}
+        described = {table.name.removeprefix("descriptors."): table for table in inputs.complete("describe")}
+        shown: set[str] = set()
         for method in self.methods:
-            name = getattr(method, "descriptors", None)
-            if name is None or any(row["set"] == name for row in rows.values()):
+            if not isinstance(method, DescriptorMethod) or method.descriptors in shown:
                 continue
-            for class_name, texts in prompts[method.row_name].items():
+            name = method.descriptors
+            shown.add(name)
+            texts_of = read_descriptors(described[name])
+            for class_id, spoken in inputs.names.items():
+                # Without what some methods put before the descriptors, the label's own prompt.
+                texts = DescriptorMethod.prompts(method, spoken, texts_of[spoken], self.sets[name].form)
                 for number, text in enumerate(texts):
-                    identity = f"{name}#{class_name}#{number}"
-                    rows[identity] = {
-                        "id": identity,
-                        "class": class_name,
-                        "set": name,
-                        "number": number,
-                        "text": text,
-                    }
+                    identity = f"{name}#{class_id}#{number}"
+                    rows[identity] = {"id": identity, "class": class_id, "set": name, "number": number, "text": text}
         return list(rows.values())
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:

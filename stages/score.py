@@ -1,21 +1,25 @@
 """score: features x texts -> predictions, all methods in one pass over the features.
 
-Actors hold the texts; one gets a batch of keys, reads the features from the shards and appends predictions.
+Actors hold the texts; one gets a batch of keys, reads the features from the shards and appends predictions. What the
+methods of one view set have in common is read once, and worked out once (`Features.shared`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-import pyarrow as pa
+import pyarrow.compute as pc
 
+from stages.class_names import read_class_names
 from stages.encode_images import describe_table, view_title
-from stages.encode_text import prompts_by_method, text_key
+from stages.encode_text import prompts_of_methods, text_key
 from stages.methods.method import Method
 from stages.pool_size import pool_size
+from stages.predictions import Reading
 from stages.settings import DescriptorSettings, ScoreSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.streaming import Batch, batches_of, stream
@@ -24,23 +28,11 @@ from storage.fingerprint import digest
 IMAGES_A_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one method reads: its texts by class, and the folders of the tables of features."""
-
-    method: Method
-    prompts: dict[str, list[str]]
-    texts: str
-    whole: str
-    view: str | None
-    folder: str
-
-
 class Score(Stage):
-    """Keeps one table a method and seed: the best classes of every image with logits and probabilities."""
+    """Keeps one table a method, seed and draw: the best classes of every image with logits and probabilities."""
 
     name: ClassVar[str] = "score"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text")
 
     def __init__(
@@ -56,56 +48,63 @@ class Score(Stage):
         self.settings = settings
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """`methods.NAME`, or `methods.NAME.seed.S` where several seeds draw the crops that the method reads."""
+        """`methods.NAME`; with `.seed.S` where several seeds draw the crops, `.draw.K` for the method's own draws."""
         encoded = {table.name: table for table in inputs.tables("encode_images")}
         (texts,) = inputs.tables("encode_text")
-        prompts = prompts_by_method(self.methods, self.sets, inputs)
+        classes = classes_to_predict(self.settings.classes, inputs)
+        digests: dict[int, str] = {}
         tables = []
-        for method in self.methods:
+        for method, prompts in prompts_of_methods(self.methods, self.sets, inputs):
+            if id(prompts) not in digests:
+                digests[id(prompts)] = digest(
+                    [[name, [text_key(text) for text in said]] for name, said in prompts.items()]
+                )
+            wholes = {"texts": digests[id(prompts)], "encode_text": texts.fingerprint}
+            if self.settings.classes != "all":
+                wholes["classes"] = digest(list(classes))
             view_set = getattr(method, "views", None)
             for seed in self.seeds if view_set is not None else self.seeds[:1]:
                 view = None if view_set is None else encoded[view_title(view_set, seed, self.seeds)]
-                chosen = prompts[method.row_name]
-                tables.append(self._table(method, seed, chosen, texts, encoded["whole"], view, inputs))
+                reading = Reading(
+                    method=method,
+                    prompts=prompts,
+                    texts=texts.keeper.folder,
+                    whole=encoded["whole"].keeper.folder,
+                    view=None if view is None else view.keeper.folder,
+                    classes=classes,
+                    crops=0 if view is None else _pixel_crops(method, view.plan[0].crops),
+                    share=1.0 if view is None else _crops_read(method, view.plan[0].crops) / view.plan[0].crops,
+                )
+                tables.append(self._table(reading, seed, wholes, encoded["whole"], view, inputs))
         return tables
 
     def _table(
-        self,
-        method: Method,
-        seed: int,
-        prompts: dict[str, list[str]],
-        texts: Table,
-        whole: Table,
-        view: Table | None,
-        inputs: Inputs,
+        self, reading: Reading, seed: int, wholes: Mapping[str, str], whole: Table, view: Table | None, inputs: Inputs
     ) -> Table:
-        settings = method.model_dump(exclude={"label", "views", "descriptors"})
-        rows = {"whole": whole.fingerprint} | ({} if view is None else {"view": view.fingerprint})
-        of_classes = [[name, [text_key(text) for text in texts]] for name, texts in prompts.items()]
+        method = reading.method
+        named = {"label", "views", "descriptors", *method.paths}  # what files say is in the digest of the texts
+        settings = {f"methods.{key}": value for key, value in method.model_dump(exclude=named).items()}
+        settings |= {f"score.{key}": value for key, value in self.settings.model_dump(exclude={"classes"}).items()}
         ingredients = Ingredients(
-            settings={f"methods.{key}": value for key, value in settings.items()}
-            | {"score.top_k": self.settings.top_k},
+            settings=settings,
             version=100 * self.version + method.version,
-            rows=rows,
-            whole={"texts": digest(of_classes), "encode_text": texts.fingerprint},
+            rows={"whole": whole.fingerprint} | ({} if view is None else {"view": view.fingerprint}),
+            whole=wholes,
         )
         keeper = inputs.shard_table(self.name, ingredients)
-        reading = Reading(
-            method=method,
-            prompts=prompts,
-            texts=texts.keeper.folder,
-            whole=whole.keeper.folder,
-            view=None if view is None else view.keeper.folder,
-            folder=keeper.folder,
-        )
         refused = whole.rejected | (set() if view is None else view.rejected)
         wanted = [key for key in whole.wanted if key not in refused] if refused else whole.wanted
-        seeded = view is not None and len(self.seeds) > 1
-        title = f"methods.{method.row_name}" + (f".seed.{seed}" if seeded else "")
-        return Table(self.name, title, ingredients, wanted, keeper, plan=(reading, seed))
+        title = f"methods.{method.row_name}"
+        if view is not None and len(self.seeds) > 1:
+            title += f".seed.{seed}"
+        if method.draw is not None:
+            title += f".draw.{method.draw}"
+        plan = (replace(reading, folder=keeper.folder), seed)
+        return Table(self.name, title, ingredients, wanted, keeper, plan=plan)
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Score the images that any method lacks. Raises RuntimeError when a batch kills its worker even alone."""
+        _tell_of_namesakes(inputs.names, run)
         ray = run.cluster()
         lacks: dict[str, list[str]] = {}
         for table in tables:
@@ -115,36 +114,84 @@ class Score(Stage):
         rows = [{"key": key, "lacks": names} for key, names in lacks.items()]
         readings = {table.name: table.plan[0] for table in tables}
         pool = pool_size(ray)
-        actor_class = ray.remote(**pool.resources, max_restarts=0)(_ScoreActor)
-        start = partial(actor_class.remote, readings, self.settings.top_k, pool.threads, run.id)
+        actor_class = ray.remote(**pool.resources, max_restarts=0, scheduling_strategy="SPREAD")(_ScoreActor)
+        start = partial(actor_class.remote, readings, self.settings, pool.threads, run.id)
 
         def submit(actor: Any, batch: Batch) -> Any:
             return actor.score.remote(batch.rows)
 
-        actors = min(pool.actors, -(-len(rows) // IMAGES_A_BATCH))
-        for done in stream(ray, batches_of(rows, IMAGES_A_BATCH), start, submit, actors=actors):
+        size = min(IMAGES_A_BATCH, -(-len(rows) // pool.actors))  # few images keep all actors busy, too
+        actors = min(pool.actors, -(-len(rows) // size))
+        for done in stream(ray, batches_of(rows, size), start, submit, actors=actors):
             if done.killer is not None:
                 raise RuntimeError(f"score: image {done.killer['key']} {done.reason}")
             run.advance(done.answer, 0)
 
 
+def classes_to_predict(setting: str, inputs: Inputs) -> tuple[str, ...]:
+    """The ids of `score.classes`, in the job's order: all, those that label a query image, or those of a file.
+
+    A name in the file stands for every class of that name. Raises ValueError for a name that no class has, and where no
+    query image is labelled.
+    """
+    if setting == "all":
+        return inputs.classes
+    if setting == "labelled":
+        query = inputs.manifest.filter(pc.equal(inputs.manifest["split"], "query"))
+        found = set(pc.unique(query["class"]).to_pylist()) - {None}
+        if not found:
+            raise ValueError("score.classes: labelled, but no query image has a label; say all, or name a file")
+        return tuple(identity for identity in inputs.classes if identity in found)
+    named = read_class_names(setting, key="score.classes").classes
+    spoken = set(named.values())
+    chosen = tuple(i for i, name in inputs.names.items() if i in named or name in spoken)
+    strangers = spoken.difference(inputs.names.values(), inputs.names)
+    if strangers:
+        raise ValueError(
+            f"score.classes: {setting} names {', '.join(sorted(strangers)[:5])}, which is no class of the job"
+        )
+    return chosen
+
+
+def _pixel_crops(method: Method, available: int) -> int:
+    """How many of a view set's crops in pixels the method reads: each was a forward pass of the encoder."""
+    if getattr(method, "crops", None) == "feature":
+        return 0
+    return _crops_read(method, available)
+
+
+def _crops_read(method: Method, available: int) -> int:
+    return min(available, getattr(method, "max_crops", None) or available)
+
+
+def _tell_of_namesakes(names: Mapping[str, str], run: Run) -> None:
+    shared = [name for name, count in Counter(names.values()).items() if count > 1]
+    if shared:
+        run.tell(
+            f"{len(shared)} names are those of several classes ({', '.join(shared[:5])}{', ...' * (len(shared) > 5)}): "
+            "prompts cannot tell these apart and the first one wins; results also count them as one (merged accuracy)"
+        )
+
+
 class _ScoreActor:
     """Holds every method's texts; scores the images of a batch with each method that lacks them."""
 
-    def __init__(self, readings: dict[str, Reading], top_k: int, threads: int, run: str):
+    def __init__(self, readings: dict[str, Reading], settings: ScoreSettings, threads: int, run: str):
         self.readings = readings
-        self.top_k = top_k
+        self.settings = settings
         self.threads = threads
         self.run = run
+        self.warm: set[str] = set()
 
     def setup(self) -> None:
         """Read the texts; apart from construction, so that what it raises is told from a death."""
         import torch
 
+        from stages.predictions import prepare_methods
         from storage.shards import ShardTable
 
         torch.set_num_threads(self.threads)
-        self.texts = {name: load_texts(reading) for name, reading in self.readings.items()}
+        self.prepared = prepare_methods(self.readings)
         folders = {reading.whole for reading in self.readings.values()} | {
             reading.view for reading in self.readings.values() if reading.view is not None
         }
@@ -152,92 +199,35 @@ class _ScoreActor:
 
     def score(self, rows: list[dict[str, Any]]) -> int:
         """Append predictions for a batch; returns the number of images."""
+        from stages.predictions import load_features, predict_rows
         from storage.shards import ShardTable
 
         by_need: dict[tuple[str, ...], list[str]] = {}
         for row in rows:
             by_need.setdefault(tuple(row["lacks"]), []).append(row["key"])
         for names, keys in by_need.items():
-            for name in names:
-                reading = self.readings[name]
-                features = load_features(reading, keys, self.tables)
-                predictions = predict_rows(reading, keys, features, self.texts[name], self.top_k)
-                ShardTable(reading.folder).append(predictions, self.run)
+            for together in self._by_features(names):
+                features = load_features([self.readings[name] for name in together], keys, self.tables)
+                self._warm_up(together, features)
+                for name in together:
+                    reading = self.readings[name]
+                    predictions = predict_rows(reading, keys, features, self.prepared[name], self.settings)
+                    ShardTable(reading.folder).append(predictions, self.run)
         return len(rows)
 
+    def _by_features(self, names: Sequence[str]) -> Iterator[list[str]]:
+        """Methods that read the same features, together."""
+        groups: dict[tuple[str, str | None], list[str]] = {}
+        for name in names:
+            reading = self.readings[name]
+            groups.setdefault((reading.whole, reading.view), []).append(name)
+        yield from groups.values()
 
-def load_texts(reading: Reading) -> Any:
-    """The method's texts as `Texts`: vectors [C, M, d] padded, mask [C, M], logit scale."""
-    import torch
+    def _warm_up(self, names: Sequence[str], features: Any) -> None:
+        """One image before the clock runs: kernels are compiled, or loaded, when they are first called."""
+        from stages.predictions import first_image
 
-    from stages.methods.method import Texts
-    from storage.schemas import to_numpy
-    from storage.shards import ShardTable
-
-    distinct = list(dict.fromkeys(text_key(text) for texts in reading.prompts.values() for text in texts))
-    rows = ShardTable(reading.texts).read(keys=distinct)
-    vectors = torch.from_numpy(to_numpy(rows["vector"], (-1,)).copy())
-    place = {key: number for number, key in enumerate(distinct)}
-    longest = max(len(texts) for texts in reading.prompts.values())
-    index = torch.zeros(len(reading.prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(reading.prompts), longest, dtype=torch.bool)
-    for number, texts in enumerate(reading.prompts.values()):
-        index[number, : len(texts)] = torch.tensor([place[text_key(text)] for text in texts])
-        mask[number, : len(texts)] = True
-    padded = vectors[index] * mask.unsqueeze(-1)
-    return Texts(padded, mask, float(rows["logit_scale"][0].as_py()))
-
-
-def load_features(reading: Reading, keys: Sequence[str], tables: Mapping[str, Any]) -> Any:
-    """Features of these images as `Features`: unit rows in fp32 (they are stored in fp16 and normalised again)."""
-    import torch
-
-    from stages.methods.method import Features
-    from storage.schemas import to_numpy
-
-    def unit(rows: pa.Table, vectors: str, norms: str) -> torch.Tensor:
-        count = rows.schema.field(norms).type.list_size
-        stored = to_numpy(rows[vectors], (count, -1)).astype("float32")
-        return torch.nn.functional.normalize(torch.from_numpy(stored), dim=-1)
-
-    whole = unit(tables[reading.whole].read(keys=keys, columns=["vectors", "norms"]), "vectors", "norms")[:, 0]
-    if reading.view is None:
-        return Features(whole)
-    columns = ["vectors", "norms"]
-    has_feature_crops = "feature_vectors" in tables[reading.view].columns()
-    if has_feature_crops and reading.method.reads_feature_crops:
-        columns += ["feature_vectors", "feature_norms"]
-    rows = tables[reading.view].read(keys=keys, columns=columns)
-    crops = unit(rows, "feature_vectors", "feature_norms") if "feature_vectors" in columns else None
-    return Features(whole, unit(rows, "vectors", "norms"), crops)
-
-
-def predict_rows(reading: Reading, keys: Sequence[str], features: Any, texts: Any, top_k: int) -> pa.Table:
-    """Predictions of one method: the `top_k` best classes, best first, with logits and probabilities."""
-    import time
-
-    import torch
-
-    from stages.matching.ranking import best_classes
-
-    start = time.perf_counter()
-    with torch.inference_mode():
-        logits = reading.method.logits(features, texts).float()
-        probabilities = torch.softmax(logits * reading.method.probability_scale(features), dim=1)
-        entropy = torch.special.entr(probabilities).sum(1)
-        values, best = best_classes(logits, min(max(top_k, 2), logits.shape[1]))
-    seconds = (time.perf_counter() - start) / len(keys)
-    margin = values[:, 0] - values[:, 1] if values.shape[1] > 1 else torch.zeros(len(keys))
-    values, best = values[:, :top_k], best[:, :top_k]
-    names = list(reading.prompts)
-    return pa.table(
-        {
-            "key": pa.array(keys, pa.string()),
-            "classes": pa.array([[names[i] for i in row] for row in best.tolist()], pa.list_(pa.string())),
-            "logits": pa.array(values.tolist(), pa.list_(pa.float32())),
-            "probabilities": pa.array(probabilities.gather(1, best).tolist(), pa.list_(pa.float32())),
-            "margin": pa.array(margin.tolist(), pa.float32()),
-            "entropy": pa.array(entropy.tolist(), pa.float32()),
-            "seconds": pa.array([seconds] * len(keys), pa.float32()),
-        }
-    )
+        for name in names:
+            if name not in self.warm:
+                self.readings[name].method.logits(first_image(features), self.prepared[name])
+                self.warm.add(name)

@@ -272,15 +272,22 @@ class ScoreSettings(Settings):
 
     top_k: Annotated[int, Field(ge=5)] = 50
     """best classes kept a row, with logits and probabilities; at least the 5 that evaluate's top-5 accuracy reads"""
+    classes: str = "all"
+    """which classes may be predicted: all; labelled, those that label a query image, as ImageNet-A and -R are measured;
+    or a file of names, one a line. All are scored all the same, and the others left out afterwards"""
+    full_logits: bool = False
+    """whether the logits of all classes are kept as well: 4 bytes a class, image and method"""
 
 
 class EvaluateSettings(Settings):
     """How accuracy is reported."""
 
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
-    """resamples of the images behind a confidence interval"""
+    """resamples of the images behind a confidence interval, of an accuracy or of the difference of two"""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """coverage of the interval"""
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)] = 15
+    """bins of equal width, of the predicted class's probability, behind the calibration error"""
 
 
 def _check_order(settings: Settings, low: str, high: str) -> None:

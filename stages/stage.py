@@ -107,9 +107,15 @@ class Inputs:
     store: Path
     manifest: pa.Table
     """one row an image: key, id, version, uri, split, class (null when unlabelled)"""
-    classes: tuple[str, ...]
+    names: Mapping[str, str]
+    """classes in order: id -> the name that prompts speak"""
     kept: Mapping[str, Sequence[Table]]
     """tables of the stages that come before, by stage"""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Ids of the classes, in order."""
+        return tuple(self.names)
 
     def tables(self, stage: str) -> Sequence[Table]:
         """The tables of a stage before, complete or not. Raises NotKnownYet when they are not known."""

@@ -148,6 +148,7 @@ def finished_job(ray, tmp_path_factory, write_photos, tiny_model, write_job) -> 
         dataset={"path": "photos", "splits": {"query": "test", "support": "train"}},
         model={"name": f"local-dir:{tiny_model}"},
         descriptors={"marks": {"provider": "file", "path": "marks.json"}},
+        methods=["clip", "cupl", "crops_mean", "dnd", "abs"],
         views={
             "random": {"kind": "random", "crops": 3},
             "guided": {"kind": "guided", "guide": "clip", "crops": 2},

@@ -10,7 +10,6 @@ import os
 import pickletools
 import tarfile
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ DEVKIT = "ILSVRC2012_devkit_t12"
 
 
 def wnid_names(root: str, wnids: Sequence[str]) -> dict[str, str]:
-    """wnid -> the first of its synonyms, in the order of `wnids`; two that are called alike are told apart by wnid.
+    """wnid -> the first of its synonyms, in the order of `wnids`; two wnids may be called alike.
 
     Raises DatasetError where no file says the names, or says none for a folder.
     """
@@ -31,9 +30,7 @@ def wnid_names(root: str, wnids: Sequence[str]) -> dict[str, str]:
         raise DatasetError(
             f"dataset.root: ImageNet names no class {', '.join(unnamed[:5])}, as folders in {root} are called"
         )
-    names = {wnid: synonyms[wnid][0] for wnid in wnids}
-    shared = Counter(names.values())
-    return {wnid: name if shared[name] == 1 else f"{name} ({wnid})" for wnid, name in names.items()}
+    return {wnid: synonyms[wnid][0] for wnid in wnids}
 
 
 def _synonyms(root: str) -> Mapping[str, Sequence[str]]:

@@ -26,6 +26,7 @@ descriptors: {marks: {provider: file, path: descriptors.json}}
 views:
   random: {kind: random, crops: 3}
   guided: {kind: guided, guide: clip, crops: 4, min_side: 0.3, max_side: 0.7}
+methods: [clip, cupl, crops_mean, dnd, abs]
 resources: {encode: {batch: 4}}
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pipeline.run import Selection, run_job
 from pipeline.watch import LogWatcher
 from storage.schemas import to_numpy
 
+MARKS = {"jay": ["a blue crest", "a collar"], "wren": ["a short tail"], "owl": ["a round face", "soft wings", "a hook"]}
 SIZES = [(40, 40), (61, 33), (30, 90), (500, 375), (32, 32), (1, 50), (20, 16), (64, 48), (90, 30)]
 
 
@@ -37,7 +39,8 @@ def write(photos, tiny_model, write_job):
 
     def job(folder: Path, batch: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "classes.txt").write_text("bird\n")
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in MARKS))
+        (folder / "marks.json").write_text(json.dumps(MARKS))
         return write_job(
             folder,
             dataset={"path": str(photos), "classes": "classes.txt"},
@@ -47,7 +50,8 @@ def write(photos, tiny_model, write_job):
                 "guided": {"kind": "guided", "guide": "clip", "crops": 5},
                 "augmented": {"kind": "augmented", "crops": 2},
             },
-            methods=["clip"],
+            descriptors={"marks": {"provider": "file", "path": "marks.json"}},
+            methods=["clip", "waffle", "dnd", "abs"],
             resources={"encode": {"gpus": 0, "batch": batch, "actors": 2}},
         )
 
@@ -94,18 +98,44 @@ def test_a_batch_gives_what_one_image_at_a_time_gives(one_by_one, ray, tmp_path,
     assert_same_rows(one_by_one, encode(write(tmp_path, batch)))
 
 
-def test_two_nodes_give_what_one_gives(one_by_one, tmp_path, write):
+def predictions(job: Path) -> dict[str, list[dict]]:
+    """Method -> its rows, in the order of the wanted keys."""
+    tables = make_plan(load_job(job)).of("score").tables
+    return {table.name: table.keeper.read(list(table.wanted)).to_pylist() for table in tables}
+
+
+def assert_same_predictions(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for table, expected in one.items():
+        for row, found in zip(expected, other[table], strict=True):
+            assert row["key"] == found["key"]
+            assert row["classes"][0] == found["classes"][0] or row["margin"] < 1e-4, table
+            assert found["logits"] == pytest.approx(row["logits"], rel=1e-3, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def on_this_machine(ray, tmp_path_factory, write) -> Path:
+    job = write(tmp_path_factory.mktemp("here"), 64)
+    run_job(load_job(job), LogWatcher(Console(file=io.StringIO())), Cluster(), Selection(until="score"))
+    return job
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_number_of_nodes_gives_the_same_rows_and_predictions(on_this_machine, tmp_path, write, count):
     from ray.cluster_utils import Cluster as Nodes
 
     job = write(tmp_path, 2)
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        nodes.add_node(num_cpus=1)
+        for _ in range(count - 1):
+            nodes.add_node(num_cpus=1)
         nodes.wait_for_nodes()
         entry = Path(__file__).resolve().parents[2] / "run_pipeline.py"
-        command = [sys.executable, str(entry), "run", str(job), "--only", "encode_images", "--address", nodes.address]
+        actors = f"resources.encode.actors={count}"
+        command = [sys.executable, entry, "run", job, "--until", "score", "--set", actors, "--address", nodes.address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
         assert done.returncode == 0, done.stderr
     finally:
         nodes.shutdown()
-    assert_same_rows(one_by_one, rows(job))
+    assert_same_rows(rows(on_this_machine), rows(job))
+    assert_same_predictions(predictions(on_this_machine), predictions(job))

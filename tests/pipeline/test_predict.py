@@ -17,6 +17,7 @@ ROWS = [
         "image": f"wren/it's {number}.png",
         "method": "abs",
         "seed": 0,
+        "draw": None,
         "class": "wren, small",
         "probability": 0.75,
         "margin": 1.5,
@@ -35,7 +36,7 @@ def test_csv_parquet_and_json_hold_the_same_predictions(tmp_path):
     from_csv = pl.read_csv(tmp_path / "out.csv")
     assert from_csv["top_classes"].to_list() == ["wren, small|jay"] * 3
     assert from_csv["top_probabilities"].to_list() == ["0.75|0.125"] * 3
-    plain = ["image", "method", "seed", "class", "probability", "margin"]
+    plain = ["image", "method", "seed", "draw", "class", "probability", "margin"]
     assert from_csv.select(plain).to_dicts() == read.select(plain).to_dicts()
     assert read.select(plain).to_dicts() == [{name: row[name] for name in plain} for row in ROWS]
     assert json.loads((tmp_path / "out.json").read_text())["predictions"] == ROWS

@@ -10,6 +10,8 @@ import torch
 
 from stages.encode_images import _EncodeActor
 from stages.encoder import Encoder, Image, ViewTable
+from stages.matching.sinkhorn import emd_scores
+from stages.matching.soft import soft_match
 from stages.photograph import photograph_of
 from stages.settings import ClipGuide, GuidedView, ModelSettings, RandomView
 from stages.vision.crops import image_tensor, resize_crops, squash
@@ -87,3 +89,15 @@ def test_two_batches_in_an_actor_write_what_one_after_the_other_writes(tiny_mode
         for column in set(one.column_names) - {"seconds", "key", "id", "width", "height"}:
             pairs = (to_numpy(table[column], (-1,)).astype(np.float32) for table in (one, other))
             np.testing.assert_allclose(*pairs, atol=2e-3, rtol=1e-3)
+
+
+def test_matching_on_a_gpu_is_that_of_the_host():
+    draw = torch.Generator().manual_seed(0)
+    sizes = ((5, 9, 64), (40, 7, 64))
+    crops, texts = (torch.nn.functional.normalize(torch.randn(*size, generator=draw), dim=-1) for size in sizes)
+    mask = torch.rand(40, 7, generator=draw) > 0.2
+    mask[:, 0] = True
+    for match, within in ((emd_scores, 1e-5), (soft_match, 1e-3)):
+        device = match(crops.cuda(), texts.cuda(), mask.cuda())
+        assert device.is_cuda
+        torch.testing.assert_close(device.cpu(), match(crops, texts, mask), atol=within, rtol=1e-4)

@@ -19,10 +19,11 @@ MARKS = {"blue jay": [" a crest ", "a collar"], "wren": ["a short tail"], "owl":
 def described(tmp_path):
     """`described(**entries)` writes the file, computes what is missing, and returns the table and what was computed."""
 
-    def compute(entries, classes=("wren", "blue_jay")):
+    def compute(entries, classes=("wren", "blue jay")):
         path = tmp_path / "marks.json"
         path.write_text(json.dumps(entries))
-        inputs = Inputs(Path(tmp_path / "store"), SCHEMA.empty_table(), classes, {})
+        names = {f"{name} ({number})": name for number, name in enumerate(classes)}
+        inputs = Inputs(Path(tmp_path / "store"), SCHEMA.empty_table(), names, {})
         stage = Describe({"marks": FileDescriptors(path=str(path))})
         counted = []
         tables = stage.tables(inputs)
@@ -39,7 +40,7 @@ def described(tmp_path):
 def test_every_class_of_the_data_set_gets_its_own_descriptors_in_order(described):
     table, computed = described(MARKS)
     assert (table.name, computed, table.complete) == ("descriptors.marks", 2, True)
-    assert read_descriptors(table) == {"wren": ["a short tail"], "blue_jay": ["a crest", "a collar"]}
+    assert read_descriptors(table) == {"wren": ["a short tail"], "blue jay": ["a crest", "a collar"]}
 
 
 def test_only_the_class_whose_entry_changed_is_computed_again(described):
@@ -53,9 +54,9 @@ def test_only_the_class_whose_entry_changed_is_computed_again(described):
 
 def test_another_order_of_classes_or_a_class_of_no_image_computes_nothing(described):
     described(MARKS)
-    table, computed = described(dict(reversed(MARKS.items())) | {"robin": ["x"]}, classes=("blue_jay", "wren"))
+    table, computed = described(dict(reversed(MARKS.items())) | {"robin": ["x"]}, classes=("blue jay", "wren"))
     assert computed == 0
-    assert list(read_descriptors(table)) == ["blue_jay", "wren"]
+    assert list(read_descriptors(table)) == ["blue jay", "wren"]
 
 
 def test_a_class_without_descriptors_is_told_with_set_and_file(described):
@@ -66,8 +67,14 @@ def test_a_class_without_descriptors_is_told_with_set_and_file(described):
 def test_two_sets_that_say_the_same_share_their_rows(tmp_path):
     path = tmp_path / "marks.json"
     path.write_text(json.dumps(MARKS))
-    inputs = Inputs(tmp_path / "store", SCHEMA.empty_table(), ("wren",), {})
+    inputs = Inputs(tmp_path / "store", SCHEMA.empty_table(), {"wren": "wren"}, {})
     settings = FileDescriptors(path=str(path))
     stage = Describe({"a": settings, "b": settings})
     stage.compute(stage.tables(inputs)[:1], inputs, Run("run", lambda done, rejected: None, lambda: None))
     assert [table.complete for table in stage.tables(inputs)] == [True, True]
+
+
+def test_two_classes_of_one_name_share_their_descriptors(described):
+    table, computed = described(MARKS, classes=("wren", "blue jay", "wren"))
+    assert computed == 2
+    assert list(read_descriptors(table)) == ["wren", "blue jay"]

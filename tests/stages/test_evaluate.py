@@ -1,49 +1,76 @@
-"""evaluate: accuracies by hand, and the bootstrap interval against resampling images one by one."""
+"""evaluate: accuracies by hand, from real score tables; and which tables it keeps."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.evaluate import SCHEMA, bootstrap_interval, evaluate_predictions
+from stages.comparisons import SCHEMA as COMPARISONS_SCHEMA
+from stages.evaluate import SCHEMA, Evaluate, evaluate_predictions
+from stages.manifest import SCHEMA as MANIFEST_SCHEMA
 from stages.methods import parse_method
-from stages.score import Reading
+from stages.predictions import Reading
 from stages.settings import EvaluateSettings, ScoreSettings
-from stages.stage import Ingredients, Table
+from stages.stage import Ingredients, Inputs, Run, Table
 from storage.shards import ShardTable
 
 CLASSES = list("abcdefg")
+SETTINGS = EvaluateSettings(bootstrap=100, confidence=0.9, calibration_bins=2)
+
+Predictions = dict[str, tuple[str, list[str]] | tuple[str, list[str], float]]
 
 
 @pytest.fixture
-def evaluated(tmp_path):
-    """`evaluated({key: (label, best classes)})` -> the row; an image took 0.2 s, its crops 0.3 s, scoring 0.1 s."""
+def stored(tmp_path):
+    """`stored(name, keys, seconds, **columns)` -> a complete table of these rows, made once."""
 
-    def compute(predictions: dict[str, tuple[str, list[str]]], *, view: bool = True):
-        def seconds(name: str, each: float, **columns) -> Table:
-            keeper = ShardTable(str(tmp_path / name))
-            count = len(predictions)
-            keeper.append(pa.table({"key": list(predictions), **columns, "seconds": [each] * count}), "run")
-            return Table(name, name, Ingredients({}, 1), list(predictions), keeper)
+    def make(name: str, keys: list[str], seconds: float, **columns) -> Table:
+        ingredients = Ingredients({"name": name}, 1)
+        keeper = ShardTable(str(tmp_path / name))
+        keeper.append(pa.table({"key": keys, **columns, "seconds": [seconds] * len(keys)}), "run")
+        return Table(name, name, ingredients, keys, keeper)
 
-        whole, views = seconds("whole", 0.2), seconds("views", 0.3)
-        scored = seconds("score", 0.1, classes=[best for _, best in predictions.values()])
-        reading = Reading(
-            method=parse_method("clip"),
+    return make
+
+
+@pytest.fixture
+def score_table(stored):
+    """`score_table(name, {key: (label, best classes, probability of the first)})`; scoring an image took 0.1 s."""
+
+    def make(name: str, predictions: Predictions, whole: Table, view: Table | None = None, **reading) -> Table:
+        best = [classes for _, classes, *_ in predictions.values()]
+        stated = [[probability[0] if probability else 1.0] for _, _, *probability in predictions.values()]
+        columns = {"classes": best, "probabilities": pa.array(stated, pa.list_(pa.float32()))}
+        table = stored(f"methods.{name}", list(predictions), 0.1, **columns)
+        plan = Reading(
+            method=parse_method({"name": "clip", "label": name}),
             prompts={name: [name] for name in CLASSES},
             texts="",
             whole=whole.keeper.folder,
-            view=views.keeper.folder if view else None,
-            folder=scored.keeper.folder,
+            view=None if view is None else view.keeper.folder,
+            classes=reading.pop("classes", tuple(CLASSES)),
+            **reading,
         )
-        scored = Table("score", "methods.clip", scored.ingredients, list(predictions), scored.keeper, (reading, 7))
+        return Table("score", f"methods.{name}", table.ingredients, list(predictions), table.keeper, (plan, 7))
+
+    return make
+
+
+@pytest.fixture
+def evaluated(stored, score_table):
+    """`evaluated({key: (label, best classes)})` -> the row; an image took 0.2 s, its four crops 0.3 s."""
+
+    def compute(predictions: Predictions, *, view: bool = True, names: dict[str, str] | None = None, **reading):
+        whole, views = stored("whole", list(predictions), 0.2), stored("views", list(predictions), 0.3)
+        chosen = {"view": views, "crops": 4} if view else {}
+        scored = score_table("clip", predictions, whole, **chosen, **reading)
         encoded = {table.keeper.folder: table for table in (whole, views)}
-        known = [(key, label) for key, (label, _) in predictions.items()]
-        return evaluate_predictions(scored, known, encoded, EvaluateSettings(bootstrap=100, confidence=0.9))
+        known = [(key, label) for key, (label, *_) in predictions.items()]
+        spoken = dict(zip(CLASSES, CLASSES, strict=True)) | (names or {})
+        return evaluate_predictions(scored, known, spoken, encoded, SETTINGS)
 
     return compute
 
@@ -62,7 +89,7 @@ def test_accuracies_are_shares_of_images_of_the_first_five_and_the_mean_of_the_c
     assert row["accuracy"] == pytest.approx(3 / 6)
     assert row["mean_per_class"] == pytest.approx((3 / 4 + 0 / 2) / 2)
     assert row["top_5"] == pytest.approx(5 / 6)
-    assert (row["images"], row["classes"], row["seed"], row["method"]) == (6, 7, 7, "clip")
+    assert (row["images"], row["classes"], row["seed"], row["draw"], row["method"]) == (6, 7, 7, None, "clip")
     assert row["low"] <= 0.5 <= row["high"]
     assert row["confidence"] == 0.9
 
@@ -120,28 +147,143 @@ def test_seconds_an_image_are_those_of_all_that_a_method_reads(evaluated):
 
 
 def test_a_method_without_views_does_not_pay_for_crops(evaluated):
-    assert evaluated({"1": ("a", ["a"])}, view=False)["seconds_per_image"] == pytest.approx(0.3)
+    row = evaluated({"1": ("a", ["a"])}, view=False)
+    assert row["seconds_per_image"] == pytest.approx(0.3)
+    assert row["forward_passes"] == 1
 
 
-@pytest.mark.parametrize(("images", "right", "confidence"), [(40, 28, 0.95), (40, 39, 0.9), (7, 3, 0.5)])
-def test_the_interval_is_that_of_drawing_images_with_replacement(images, right, confidence):
-    hits = np.arange(images) < right
-    rng = np.random.default_rng(1)
-    means = [hits[rng.integers(0, images, images)].mean() for _ in range(8000)]
-    expected = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    assert bootstrap_interval(hits, 8000, confidence) == pytest.approx(expected, abs=1.01 / images)
+def test_the_encoder_sees_the_whole_image_and_every_crop(evaluated):
+    assert evaluated({"1": ("a", ["a"])})["forward_passes"] == 1 + 4
 
 
-@given(hits=st.lists(st.booleans(), min_size=1, max_size=30))
-def test_the_interval_lies_in_0_to_1_is_repeatable_and_empty_when_all_agree(hits):
-    low, high = bootstrap_interval(np.array(hits), 500, 0.95)
-    assert 0 <= low <= high <= 1
-    assert (low, high) == bootstrap_interval(np.array(hits), 500, 0.95)
-    if all(hits) or not any(hits):
-        assert low == high == float(hits[0])
+def test_stated_probabilities_are_held_against_how_often_they_are_right(evaluated):
+    row = evaluated(
+        {
+            "1": ("a", ["b", "a"], 0.4),
+            "2": ("a", ["b", "a"], 0.2),
+            "3": ("b", ["b", "a"], 0.9),
+            "4": ("b", ["b", "a"], 0.7),
+        }
+    )
+    assert row["mean_confidence"] == pytest.approx((0.4 + 0.2 + 0.9 + 0.7) / 4)
+    # two bins: right 0, stated .3; right 1, stated .8; half of the images each
+    assert row["calibration_error"] == pytest.approx(0.5 * 0.3 + 0.5 * 0.2, abs=1e-6)
 
 
-def test_more_confidence_is_a_wider_interval():
-    hits = np.arange(100) < 70
-    narrow, wide = bootstrap_interval(hits, 2000, 0.5), bootstrap_interval(hits, 2000, 0.99)
-    assert wide[0] < narrow[0] < 0.7 < narrow[1] < wide[1]
+def test_a_prediction_that_is_spoken_as_the_label_counts_in_the_merged_accuracy(evaluated):
+    names = {"a": "sunglasses", "b": "sunglasses"}
+    predictions = {"1": ("a", ["a", "b"]), "2": ("b", ["a", "b"]), "3": ("b", ["c", "b"]), "4": ("d", ["d", "a"])}
+    row = evaluated(predictions, names=names)
+    assert (row["accuracy"], row["merged_accuracy"]) == (2 / 4, 3 / 4)
+    assert row["confusions"][0] == {"label": "b", "predicted": "a", "images": 1}  # ids, so the tie can be seen
+
+
+def test_without_classes_of_one_name_there_is_no_merged_accuracy(evaluated):
+    assert evaluated({"1": ("a", ["a"])})["merged_accuracy"] is None
+    restricted = evaluated({"1": ("a", ["a"])}, names={"b": "wren", "c": "wren"}, classes=("a", "b"))
+    assert restricted["merged_accuracy"] is None, "c cannot be predicted"
+    assert restricted["classes"] == 2
+
+
+@pytest.fixture
+def job(tmp_path, stored, score_table):
+    """`job({method: {key: (label, best classes)}}, **reading)` -> a job's `Inputs` up to score."""
+
+    def make(methods: dict[str, Predictions], **reading) -> Inputs:
+        labels = {key: label for predictions in methods.values() for key, (label, *_) in predictions.items()}
+        manifest = [
+            {"key": key, "id": key, "version": "1", "uri": key, "split": "query", "class": label}
+            for key, label in labels.items()
+        ]
+        whole = stored("whole", list(labels), 0.2)
+        scored = [score_table(name, predictions, whole, **reading) for name, predictions in methods.items()]
+        kept = {"encode_images": [whole], "score": scored}
+        names = dict(zip(CLASSES, CLASSES, strict=True))
+        return Inputs(tmp_path, pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), names, kept)
+
+    return make
+
+
+def run_stage(inputs: Inputs) -> tuple[list[Table], list[int]]:
+    """The tables, all computed, and what `advance` was told."""
+    stage, told = Evaluate(SETTINGS), []
+    run = Run("run", lambda done, rejected: told.append(done), lambda: pytest.fail("no Ray is needed"))
+    lacking = [table for table in stage.tables(inputs) if table.missing]
+    assert stage.units(lacking) == sum(len(table.missing) for table in lacking)
+    stage.compute(lacking, inputs, run)
+    tables = stage.tables(inputs)
+    assert all(table.complete for table in tables)
+    return tables, told
+
+
+def test_methods_are_compared_two_by_two_on_the_same_images_in_the_order_of_the_job(job):
+    right, wrong = ("a", ["a", "b"]), ("a", ["b", "a"])
+    tables, told = run_stage(
+        job(
+            {
+                "two": {"1": right, "2": wrong, "3": right},
+                "one": {"1": right, "2": right, "3": wrong},
+                "none": {"1": wrong, "2": wrong, "3": wrong},
+            }
+        )
+    )
+    assert [table.name for table in tables] == ["methods.two", "methods.one", "methods.none", "comparisons"]
+    assert told == [1, 1, 1, 3]
+    rows = tables[-1].keeper.read(keys=list(tables[-1].wanted)).to_pylist()
+    assert [(row["method"], row["other"], row["n10"], row["n01"]) for row in rows] == [
+        ("two", "one", 1, 1),
+        ("two", "none", 2, 0),
+        ("one", "none", 2, 0),
+    ]
+    assert [row["difference"] for row in rows] == pytest.approx([0, 2 / 3, 2 / 3])
+    assert list(rows[0]) == COMPARISONS_SCHEMA.names
+
+
+def test_an_image_that_one_method_lacks_is_compared_in_none(job):
+    right, wrong = ("a", ["a"]), ("a", ["b"])
+    tables, _ = run_stage(job({"all": {"1": right, "2": right, "3": right}, "some": {"3": right, "1": wrong}}))
+    (row,) = tables[-1].keeper.read().to_pylist()
+    assert (row["images"], row["n10"], row["n01"]) == (2, 1, 0)
+    assert [table.keeper.read()["images"][0].as_py() for table in tables[:2]] == [3, 2]
+
+
+def test_a_single_method_is_compared_with_nothing(job):
+    tables, _ = run_stage(job({"one": {"1": ("a", ["a"])}}))
+    assert [table.name for table in tables] == ["methods.one"]
+
+
+def test_without_labels_there_is_nothing_to_evaluate(job):
+    assert Evaluate(SETTINGS).tables(job({"one": {"1": (None, ["a"])}, "two": {"1": (None, ["a"])}})) == []
+
+
+def test_a_changed_label_makes_rows_and_comparisons_anew_and_a_new_method_only_the_latter(job):
+    def fingerprints(methods: dict[str, Predictions]) -> dict[str, str]:
+        return {table.name: table.fingerprint for table in Evaluate(SETTINGS).tables(job(methods))}
+
+    predictions = {"1": ("a", ["a"]), "2": ("b", ["b"])}
+    before = fingerprints({"one": predictions, "two": predictions})
+    relabelled = {"1": ("a", ["a"]), "2": ("a", ["b"])}
+    after = fingerprints({"one": relabelled, "two": relabelled})
+    assert {name for name in before if before[name] != after[name]} == set(before)
+    more = fingerprints({"one": predictions, "two": predictions, "three": predictions})
+    assert {name for name in before if before[name] != more[name]} == {"comparisons"}
+    assert before == fingerprints({"one": predictions, "two": predictions})
+
+
+def test_how_classes_are_spoken_and_how_calibration_is_binned_decide_the_rows_but_not_the_comparisons(job):
+    def fingerprints(inputs: Inputs, settings: EvaluateSettings) -> dict[str, str]:
+        return {table.name: table.fingerprint for table in Evaluate(settings).tables(inputs)}
+
+    predictions = {"1": ("a", ["a"]), "2": ("b", ["b"])}
+    inputs = job({"one": predictions, "two": predictions})
+    before = fingerprints(inputs, SETTINGS)
+    alike = replace(inputs, names=dict(inputs.names) | {"b": "a"})
+    finer = SETTINGS.model_copy(update={"calibration_bins": 30})
+    for after in (fingerprints(alike, SETTINGS), fingerprints(inputs, finer)):
+        assert {name for name in before if before[name] != after[name]} == {"methods.one", "methods.two"}
+
+
+def test_images_whose_class_may_not_be_predicted_are_an_error_that_names_the_setting(job):
+    inputs = job({"one": {"1": ("a", ["a"]), "2": ("b", ["a"]), "3": ("b", ["a"])}}, classes=("a", "c"))
+    with pytest.raises(ValueError, match=r"score\.classes leaves out b, which label 2 of the 3 query images"):
+        Evaluate(SETTINGS).tables(inputs)

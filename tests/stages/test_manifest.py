@@ -32,7 +32,7 @@ def test_the_manifest_is_sorted_by_id_and_has_its_schema(tmp_path):
     assert table["id"].to_pylist() == ["Z", "a", "b", "é"]
     assert table["class"].to_pylist() == ["jay", "wren", "wren", None]
     assert table["key"].to_pylist()[0] == f"Z@{table['version'][0]}"
-    assert classes == ("jay", "wren")
+    assert tuple(classes) == ("jay", "wren")
 
 
 def test_an_id_that_two_images_of_a_split_have_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""score: texts and features as the methods want them, and rows of the best classes."""
+"""Predictions: texts and features as the methods want them, and rows of the best classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 from stages.encode_text import text_key
 from stages.methods import METHODS, Features, Texts, parse_method
-from stages.score import Reading, load_features, load_texts, predict_rows
+from stages.predictions import Reading, first_image, load_features, load_texts, predict_rows, prepare_methods
+from stages.settings import ScoreSettings
 from storage.schemas import fixed_list
 from storage.shards import ShardTable
 
@@ -21,9 +22,19 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
 
 
-def reading(method="clip", prompts=None, **folders) -> Reading:
-    places = {"texts": "", "whole": "whole", "view": None, "folder": ""} | folders
-    return Reading(parse_method(method), prompts or {}, **places)
+def reading(method="clip", prompts=None, **keys) -> Reading:
+    defaults = {"texts": "", "whole": "whole", "view": None, "classes": tuple(prompts or {})}
+    return Reading(parse_method(method), prompts or {}, **defaults | keys)
+
+
+def predicted(method, features=None, texts=None, prompts=None, **keys) -> list[dict]:
+    """The rows of a method on six images and four classes; `keys` are settings of score, or of the reading."""
+    settings = {name: keys.pop(name) for name in ("top_k", "full_logits") if name in keys}
+    read = reading(method, prompts or PROMPTS, **keys)
+    prepared = read.method.prepare(texts or TEXTS)
+    return predict_rows(
+        read, KEYS, features or FEATURES, prepared, ScoreSettings.model_construct(**settings)
+    ).to_pylist()
 
 
 @pytest.fixture
@@ -83,7 +94,7 @@ def tables(tmp_path):
 
 
 def test_features_come_in_the_order_of_the_keys_as_unit_rows_in_full_precision(tables):
-    features = load_features(reading("abs", view="view"), ["k2", "k0"], tables)
+    features = load_features([reading("abs", view="view")], ["k2", "k0"], tables)
     for found, seed, count in ((features.whole[:, None], 1, 1), (features.raw, 2, 5), (features.crops, 3, 5)):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, count), atol=1e-6, rtol=0)
@@ -91,29 +102,33 @@ def test_features_come_in_the_order_of_the_keys_as_unit_rows_in_full_precision(t
 
 
 def test_only_what_a_method_reads_is_loaded(tables):
-    assert load_features(reading("clip"), ["k1"], tables).raw is None
-    assert load_features(reading("dnd", view="view"), ["k1"], tables).crops is None
-    assert load_features(reading({"name": "abs", "crops": "raw"}, view="view"), ["k1"], tables).crops is None
+    assert load_features([reading("clip")], ["k1"], tables).raw is None
+    assert load_features([reading("dnd", view="view")], ["k1"], tables).crops is None
+    assert load_features([reading({"name": "abs", "crops": "raw"}, view="view")], ["k1"], tables).crops is None
+    feature = reading({"name": "abs", "crops": "feature"}, view="view")
+    assert load_features([feature], ["k1"], tables).raw is None
+    both = load_features([feature, reading("dnd", view="view")], ["k1"], tables)
+    assert both.raw.shape == both.crops.shape == (1, 5, D)
 
 
 def test_a_view_set_without_feature_crops_gives_none(tables, tmp_path):
     plain = stored(tmp_path, "plain", **{"": unit(4, 5, D).numpy()})
-    features = load_features(reading("abs", view="view"), ["k1"], tables | {"view": plain})
+    features = load_features([reading("abs", view="view")], ["k1"], tables | {"view": plain})
     assert features.crops is None
     assert features.raw.shape == (1, 5, D)
 
 
 FEATURES = Features(unit(6, D, seed=4), unit(6, 5, D, seed=5), unit(6, 5, D, seed=6))
-PROMPTS = {f"class {letter}": ["x", "y", "z"] for letter in "abcd"}
+PROMPTS = {f"class {letter}": [f"{letter} {n}" for n in range(3)] for letter in "abcd"}
 TEXTS = Texts(unit(4, 3, D, seed=7), torch.ones(4, 3, dtype=torch.bool), 50.0)
 KEYS = [f"k{number}" for number in range(6)]
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_rows_hold_every_methods_classes_best_first_with_probabilities_that_sum_to_one(name):
-    rows = predict_rows(reading(name, PROMPTS), KEYS, FEATURES, TEXTS, top_k=50).to_pylist()
+    rows = predicted(name)
     method = parse_method(name)
-    logits = method.logits(FEATURES, TEXTS)
+    logits = method.logits(FEATURES, method.prepare(TEXTS))
     for number, row in enumerate(rows):
         order = sorted(range(4), key=lambda c: -logits[number, c].item())
         assert row["key"] == KEYS[number]
@@ -130,10 +145,7 @@ def test_rows_hold_every_methods_classes_best_first_with_probabilities_that_sum_
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_keeping_fewer_classes_cuts_the_rows_and_changes_nothing_else(top_k):
-    def made(k: int) -> list[dict]:
-        return predict_rows(reading("dnd", PROMPTS), KEYS, FEATURES, TEXTS, k).to_pylist()
-
-    for cut, whole in zip(made(top_k), made(50), strict=True):
+    for cut, whole in zip(predicted("dnd", top_k=top_k), predicted("dnd"), strict=True):
         for name in ("classes", "logits", "probabilities"):
             assert cut[name] == whole[name][:top_k]
         assert (cut["margin"], cut["entropy"]) == (whole["margin"], whole["entropy"])
@@ -141,7 +153,7 @@ def test_keeping_fewer_classes_cuts_the_rows_and_changes_nothing_else(top_k):
 
 def test_equal_classes_come_in_the_order_of_the_job_and_share_their_probability():
     same = Texts(TEXTS.vectors[:1].expand(4, 3, D), TEXTS.mask, 50.0)
-    for row in predict_rows(reading("cupl", PROMPTS), KEYS, FEATURES, same, 50).to_pylist():
+    for row in predicted("cupl", texts=same):
         assert row["classes"] == list(PROMPTS)
         assert row["probabilities"] == pytest.approx([0.25] * 4)
         assert row["margin"] == 0
@@ -149,5 +161,60 @@ def test_equal_classes_come_in_the_order_of_the_job_and_share_their_probability(
 
 def test_a_single_class_is_certain():
     one = Texts(TEXTS.vectors[:1], TEXTS.mask[:1], 50.0)
-    for row in predict_rows(reading("cupl", {"jay": ["x", "y", "z"]}), KEYS, FEATURES, one, 50).to_pylist():
+    for row in predicted("cupl", texts=one, prompts={"jay": ["x", "y", "z"]}):
         assert (row["classes"], row["probabilities"], row["margin"], row["entropy"]) == (["jay"], [1.0], 0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_classes_that_may_not_be_predicted_are_scored_and_drop_out_afterwards(name):
+    whole, part = predicted(name), predicted(name, classes=("class a", "class d"))
+    for full, cut in zip(whole, part, strict=True):
+        places = [full["classes"].index(name) for name in cut["classes"]]
+        assert set(cut["classes"]) == {"class a", "class d"}
+        assert places == sorted(places)
+        assert cut["logits"] == [full["logits"][place] for place in places]  # the others counted in what normalises
+        assert sum(cut["probabilities"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_all_logits_are_kept_on_request_in_the_order_of_the_classes():
+    for row in predicted("dnd", full_logits=True, classes=("class b", "class c")):
+        assert len(row["all_logits"]) == 4
+        kept = dict(zip(PROMPTS, row["all_logits"], strict=True))
+        assert [kept[name] for name in row["classes"]] == row["logits"]
+    assert "all_logits" not in predicted("dnd")[0]
+
+
+def test_texts_that_several_methods_read_are_loaded_once(texts_folder, monkeypatch):
+    import stages.predictions as predictions
+
+    folder, same, loaded = texts_folder(["a", "b"]), {"jay": ["a"], "wren": ["b"]}, []
+    real = predictions.load_texts
+    monkeypatch.setattr(predictions, "load_texts", lambda reading: loaded.append(reading) or real(reading))
+    readings = {
+        "abs": reading("abs", same, texts=folder),
+        "dnd": reading("dnd", same, texts=folder),
+        "clip": reading("clip", {"jay": ["b"], "wren": ["a"]}, texts=folder),
+    }
+    prepared = prepare_methods(readings)
+    assert len(loaded) == 2
+    assert prepared["abs"].vectors.data_ptr() == prepared["dnd"].vectors.data_ptr()
+    texts = unit(2, D)
+    features = Features(texts[:1])
+    assert readings["clip"].method.logits(features, prepared["clip"]).argmax() == 1
+
+
+def test_the_first_image_alone_is_scored_as_it_is_among_others():
+    for name in METHODS:
+        method = parse_method(name)
+        alone = method.logits(first_image(FEATURES), method.prepare(TEXTS))
+        torch.testing.assert_close(alone, method.logits(FEATURES, method.prepare(TEXTS))[:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_classes_that_read_the_same_tie_exactly_and_the_first_one_wins(name):
+    same = torch.cat([unit(1, 3, D, seed=8).expand(9, 3, D), unit(31, 3, D, seed=9)])
+    prompts = {f"jay ({number})": ["a jay"] for number in range(9)} | {f"{n}": [f"{n}"] for n in range(31)}
+    for row in predicted(name, texts=Texts(same, torch.ones(40, 3, dtype=torch.bool), 50.0), prompts=prompts):
+        jays = [place for place, found in enumerate(row["classes"]) if found.startswith("jay")]
+        assert [row["classes"][place] for place in jays] == list(prompts)[:9]
+        assert len({row["logits"][place] for place in jays}) == 1

@@ -28,7 +28,7 @@ def test_a_list_of_classes_names_its_own_folders_where_a_space_may_be_an_undersc
     folder = images("tench/a.png", "great_white_shark/b.png")
     (tmp_path / name).write_text(text)
     table, classes = read(folder, classes=str(tmp_path / name))
-    assert classes == ("tench", "great white shark")
+    assert tuple(classes) == ("tench", "great white shark")
     assert table["class"].to_pylist() == ["great white shark", "tench"]
 
 
@@ -43,7 +43,7 @@ def test_a_mapping_of_classes_names_folders_and_classes_without_images_stay(imag
     folder = images("n01484850/a.png", "n01440764/b.png")
     (tmp_path / name).write_text(text)
     table, classes = read(folder, classes=str(tmp_path / name))
-    assert classes == ("tench", "great white shark", "never seen")
+    assert tuple(classes) == ("tench", "great white shark", "never seen")
     assert table["class"].to_pylist() == ["tench", "great white shark"]
 
 
@@ -63,14 +63,19 @@ def test_a_folder_that_two_names_fit_alike_is_refused_where_they_are_different_c
 def test_two_folders_may_hold_one_class(images, tmp_path):
     (tmp_path / "names.yaml").write_text("n1: wren\nn2: wren\n")
     table, classes = read(images("n1/a.png", "n2/b.png"), classes=str(tmp_path / "names.yaml"))
-    assert (table["class"].to_pylist(), classes) == (["wren", "wren"], ("wren",))
+    assert (table["class"].to_pylist(), tuple(classes)) == (["wren", "wren"], ("wren",))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("names.txt", b"wren\n", r"does not name the folders jay of"),
-        ("names.txt", b"wren\njay\nwren\n", r"names wren more than once"),
+        (
+            "names.txt",
+            b"wren\njay\nwren\n",
+            r"the folder 'wren' .* may be 'wren \(0\)' or 'wren \(2\)'.*different classes",
+        ),
+        ("names.txt", b"wren\nwren\nwren (0)\njay\n", r"told apart as 'wren \(0\)'; rename"),
         ("names.txt", b"", r"one a line, or a mapping"),
         ("names.txt", b"caf\xe9\n", r"names\.txt is not UTF-8"),
         ("names.yaml", b"- 1\n- 2\n", r"one a line, or a mapping"),
@@ -140,10 +145,23 @@ def test_a_negative_label_of_a_table_says_that_it_is_not_known(tmp_path, name, u
         read_manifest(TableDataset(path=str(tmp_path / name)))
     table, classes = read_manifest(TableDataset(path=str(tmp_path / name), classes=str(tmp_path / "names.txt")))
     assert table["class"].to_pylist() == [None, "wren", "jay"]
-    assert classes == ("wren", "jay")
+    assert tuple(classes) == ("wren", "jay")
 
 
 def test_numbered_labels_without_names_are_refused(tmp_path):
     (tmp_path / "set.csv").write_text("uri,label\na.png,0\nb.png,1\n")
     with pytest.raises(DatasetError, match=r"dataset\.classes: the labels of .*set\.csv are numbers \(0, 1\); name"):
         read_manifest(TableDataset(path=str(tmp_path / "set.csv")))
+
+
+def test_a_list_that_names_two_classes_alike_keeps_them_apart_by_their_places(images, tmp_path):
+    (tmp_path / "names.txt").write_text("missile\ntench\nmissile\nblue_jay\nblue jay\n")
+    table, classes = read(images("0/a.png", "2/b.png", "4/c.png"), classes=str(tmp_path / "names.txt"))
+    assert table["class"].to_pylist() == ["missile (0)", "missile (2)", "blue jay (4)"]
+    assert classes == {
+        "missile (0)": "missile",
+        "tench": "tench",
+        "missile (2)": "missile",
+        "blue_jay (3)": "blue jay",
+        "blue jay (4)": "blue jay",
+    }

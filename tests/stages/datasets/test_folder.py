@@ -28,7 +28,7 @@ def test_a_folder_of_class_folders_is_labelled_by_them(images):
     folder = images("wren/b.jpg", "wren/a.JPG", "blue jay/c.webp")
     table, classes = read(folder)
     assert table.schema == SCHEMA
-    assert classes == ("blue jay", "wren")
+    assert tuple(classes) == ("blue jay", "wren")
     assert rows(folder) == [
         ("blue jay/c.webp", "query", "blue jay"),
         ("wren/a.JPG", "query", "wren"),
@@ -64,7 +64,7 @@ def test_a_flat_folder_has_no_labels_and_its_classes_come_from_a_file_in_its_ord
     folder = images("b.png", "a.png")
     (tmp_path / "names.txt").write_text("wren\n\n  blue jay \n", encoding="utf-8-sig")
     table, classes = read(folder, classes=str(tmp_path / "names.txt"))
-    assert classes == ("wren", "blue jay")
+    assert tuple(classes) == ("wren", "blue jay")
     assert table["class"].to_pylist() == [None, None]
 
 
@@ -86,7 +86,7 @@ def test_splits_are_sub_folders_and_ids_keep_their_names(images):
         ("train/wren/a.png", "support", "wren"),
         ("val/jay/c.png", "validation", "jay"),
     ]
-    assert read(folder, splits=splits)[1] == ("jay", "wren")
+    assert tuple(read(folder, splits=splits)[1]) == ("jay", "wren")
 
 
 def test_a_split_that_is_no_folder_of_the_data_set_is_refused(images, tmp_path):

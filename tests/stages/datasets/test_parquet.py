@@ -41,7 +41,7 @@ def test_the_bytes_of_every_image_are_those_of_its_row(tmp_path):
     assert read_blobs(table["uri"].to_pylist()) == BYTES
     assert table["id"].to_pylist() == [f"it's a #1?.parquet/0000000{row}" for row in range(5)]
     assert table["class"].to_pylist() == ["wren", "jay", "wren", None, None]
-    assert classes == ("jay", "wren")
+    assert tuple(classes) == ("jay", "wren")
 
 
 def test_a_data_set_as_hugging_face_stores_it_brings_the_names_of_its_classes(tmp_path):
@@ -54,7 +54,7 @@ def test_a_data_set_as_hugging_face_stores_it_brings_the_names_of_its_classes(tm
         ["wren", "jay", "blue_tit"],
     )
     table, classes = read(tmp_path / "s")
-    assert classes == ("wren", "jay", "blue_tit")
+    assert tuple(classes) == ("wren", "jay", "blue_tit")
     assert table["class"].to_pylist() == ["blue_tit", "wren", "wren", "blue_tit", None]
     assert read_blobs(table["uri"].to_pylist()) == BYTES
     (tmp_path / "names.txt").write_text("a\nb\nc\n")

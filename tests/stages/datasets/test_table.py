@@ -97,7 +97,7 @@ def test_every_form_of_table_says_the_same(tmp_path, name, text):
     table, classes = read(tmp_path / name)
     assert rows(tmp_path / name) == [("1", "query", "blue, jay"), ("2", "support", None)]
     assert table["uri"].to_pylist() == [str(tmp_path / "x.jpg"), str(tmp_path / "y.jpg")]
-    assert classes == ("blue, jay",)
+    assert tuple(classes) == ("blue, jay",)
 
 
 def test_columns_may_be_called_otherwise_and_rows_of_other_splits_are_left_out(tmp_path):

@@ -53,7 +53,7 @@ def test_the_bytes_of_every_image_are_those_of_its_member(tmp_path):
     table, classes = read(path)
     found = dict(zip(table["id"].to_pylist(), read_blobs(table["uri"].to_pylist()), strict=True))
     assert found == images
-    assert classes == ("jay", "wren")
+    assert tuple(classes) == ("jay", "wren")
     assert set(table["version"].to_pylist()) == {f"{len(data)}-5000000000" for data in images.values()}
 
 
