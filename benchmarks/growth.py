@@ -16,7 +16,8 @@ import psutil
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 SIZES = (500, 1000, 5000)
-OBJECT_STORE = 200_000_000
+OBJECT_STORE = 1_000_000_000
+"""Room for what is decoded ahead: in a smaller one photographs are spilled to disk, whose speed is then measured."""
 SECONDS_BETWEEN_LOOKS = 0.5
 
 

@@ -28,7 +28,7 @@ model: {{name: ViT-B-16, weights: openai}}   # any open_clip name and tag, hf-hu
 #   random: {{kind: random, crops: 9, min_area: 0.10, max_area: 0.75}}
 #   guided: {{kind: guided, guide: dino, crops: 60, min_side: 0.5, max_side: 0.9}}
 
-# methods: [clip, cupl, crops_mean, dnd, abs]    # the default, as far as there are descriptors
+# methods: [clip, cupl, dnd, abs]    # default: clip, and with descriptors every method but wca
 """
 
 
@@ -70,7 +70,7 @@ def _descriptors(path: Path | None, folder: Path) -> str:
     if path is not None:
         return f"descriptors:\n  sentences: {{provider: file, path: {_relative(path, folder)}}}\n"
     return (
-        "# Descriptors: {class name: [sentence, ...]} in JSON or YAML; cupl, crops_mean, dnd and abs need them.\n"
+        "# Descriptors: {class name: [sentence, ...]} in JSON or YAML; every method but clip and clip_e needs them.\n"
         "# descriptors:\n#   sentences: {provider: file, path: descriptors.json}\n"
     )
 

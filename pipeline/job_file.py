@@ -1,18 +1,20 @@
-"""Read a job file: YAML, overrides from the command line, paths relative to the file, and errors that say where."""
+"""Read a job file: YAML, overrides, the variants of a sweep, paths relative to the file, and errors that say where."""
 
 from __future__ import annotations
 
-import difflib
 import re
-import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from pipeline.dotted_keys import set_key
+from pipeline.mistakes import explain_mistakes
 from pipeline.settings import Job
+from pipeline.sweep import Expansion, expand_sweep
 from prompts.descriptor_file import UniqueKeyLoader
 from stages.settings import ModelSettings
 from stages.weights import LOCAL_FOLDER_FILES, is_weights_file
@@ -22,19 +24,76 @@ class JobError(ValueError):
     """A job file or call that is wrong; the message names file, key, value and what is allowed."""
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A job that a job file stands for: the file's only one, or one of its sweep."""
+
+    job: Job
+    """its `name` is the file's name for the job, in a sweep followed by the label"""
+    label: str | None = None
+    """what tells it from the sweep's other variants, such as `crops=3`; None in a file without a sweep"""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """the swept keys with this variant's values; empty where there is no sweep, or one of named variants"""
+
+
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
-    """Read, override, resolve and check a job file. Nothing is started. Raises JobError."""
+    """The job of a file without a sweep: read, overridden, resolved, checked. Nothing is started. Raises JobError."""
+    (variant, *others) = load_jobs(path, overrides)
+    if variant.label is not None:
+        labels = ", ".join(repr(each.label) for each in (variant, *others))
+        raise JobError(f"{path}: sweep: one job is needed here, and the file stands for several: {labels}")
+    return variant.job
+
+
+def load_jobs(path: str | Path, overrides: Sequence[str] = ()) -> list[Variant]:
+    """All jobs that a file stands for: one, or the variants of its `sweep`, each checked. Raises JobError.
+
+    Overrides change the file before it is expanded; one of a key that is swept is an error. `sweep.KEY=[...]` replaces
+    or adds a swept key, `sweep=null` takes the sweep away.
+    """
     path = Path(path)
     data = _read_yaml(path)
     for override in overrides:
         _override(data, override)
+    if data.get("sweep") is None:
+        data.pop("sweep", None)
+        return [Variant(_make_job(data, path, str(path)))]
     try:
-        job = Job.model_validate(data)
+        expansions = expand_sweep(data)
+    except ValueError as error:
+        raise JobError(f"{path}: {error}") from None
+    _check_overrides(overrides, expansions)
+    variants = []
+    for each in expansions:
+        job = _make_job(each.data, path, f"{path}: sweep ({each.told})")
+        variants.append(Variant(job.model_copy(update={"name": f"{job.name} {each.label}"}), each.label, each.values))
+    return variants
+
+
+def _make_job(data: dict[str, Any], path: Path, place: str) -> Job:
+    """The job that data of this file say. Raises JobError, each line beginning with `place`."""
+    try:
+        job = _locate(Job.model_validate(data), path)
+        _check_files(job)
     except ValidationError as error:
-        raise JobError(_explain(path, data, error)) from None
-    job = _locate(job, path)
-    _check_files(job, path)
-    return job
+        told = explain_mistakes(data, error)
+    except JobError as error:
+        told = str(error)
+    else:
+        return job
+    raise JobError("\n".join(f"{place}: {line}" for line in told.splitlines())) from None
+
+
+def _check_overrides(overrides: Sequence[str], expansions: Sequence[Expansion]) -> None:
+    """An override of what a sweep sets anyway would do nothing."""
+    swept = {key for each in expansions for key in each.changes}
+    for override in overrides:
+        name = override.partition("=")[0]
+        for key in swept:
+            if name == key or name.startswith(key + "."):
+                raise JobError(
+                    f"--set {override}: {key} is swept by the job file; use --set sweep.{key}='[VALUE, ...]'"
+                )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -56,103 +115,30 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=value` of --set; the value is YAML, and a number steps into a list."""
+    """Apply one `a.b=value` of --set; the value is YAML, the key as in `set_key`, or `sweep.KEY`."""
     name, equals, text = override.partition("=")
-    steps = name.split(".")
-    if not equals or not all(steps):
+    if not equals or not all(name.split(".")):
         raise JobError(f"--set {override}: should be KEY=VALUE, for example --set views.random.crops=16")
     try:
         value = yaml.load(text, Loader=UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from None
-    place: Any = data
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
-        if isinstance(place, list):
-            if not step.isdecimal() or int(step) >= len(place):
-                raise JobError(f"--set {override}: {step!r} is no place in a list of {len(place)}")
-            key: Any = int(step)
-            if following is not None and isinstance(place[key], str):
-                place[key] = {"name": place[key]}  # a method that was written as a bare name
-        elif isinstance(place, dict):
-            key = step
+    group, _, key = name.partition(".")
+    try:
+        if group == "sweep" and key:
+            _override_sweep(data, key, value)
         else:
-            raise JobError(f"--set {override}: the key before {step!r} is a value, not a group of settings")
-        if following is None:
-            place[key] = value
-        elif isinstance(place, list):
-            place = place[key]
-        else:
-            place = place.setdefault(key, {})
+            set_key(data, name, value)
+    except ValueError as error:
+        raise JobError(f"--set {override}: {error}") from None
 
 
-def _explain(path: Path, data: Any, error: ValidationError) -> str:
-    lines: dict[str, list[str]] = {}
-    for problem in error.errors():
-        where, value = _walk(data, problem["loc"])
-        label = f"{path}: {where}" if where else str(path)
-        if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(Job, problem["loc"][:-1])
-            close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            told, ending = f"{label}: unknown key.{hint} Allowed here: {', '.join(allowed)}", ""
-        elif problem["type"] == "missing":
-            told, ending = f"{label}: is missing", ""
-        elif problem["type"] == "union_tag_not_found":
-            told, ending = f"{label}: needs a `kind`", ""
-        elif problem["type"] == "union_tag_invalid":
-            told, ending = f"{label}.kind: {problem['ctx']['tag']!r} is not allowed. ", "Allowed here: "
-            ending += problem["ctx"]["expected_tags"]
-        elif problem["type"] == "value_error":
-            told, ending = f"{label}: {problem['ctx']['error']}", ""
-        else:
-            told, ending = f"{label}: {value!r} is not allowed. ", problem["msg"]
-        lines.setdefault(told, []).append(ending)  # a value that may be of two types is told once, with both
-    return "\n".join(told + "; or ".join(filter(None, endings)) for told, endings in lines.items())
-
-
-def _walk(data: Any, location: Sequence[Any]) -> tuple[str, Any]:
-    """The dotted name of a place in the file and its value; tags that pydantic adds for unions are left out."""
-    names: list[str] = []
-    for number, step in enumerate(location):
-        if (isinstance(data, Mapping) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
-        ):
-            names.append(str(step))
-            data = data[step]
-        elif number == len(location) - 1 and isinstance(data, Mapping):
-            names.append(str(step))
-            data = None
-    return ".".join(names), data
-
-
-def _allowed_keys(annotation: Any, location: Sequence[Any]) -> list[str]:
-    """Keys that the settings at a place accept, found by following annotations."""
-    models = _models(annotation)
-    if not location:
-        return list(dict.fromkeys(name for model in models for name in model.model_fields))
-    step, rest = location[0], location[1:]
-    origin = get_origin(annotation)
-    if origin in (dict, list):
-        return _allowed_keys(get_args(annotation)[-1], rest)
-    for model in models:
-        if step in model.model_fields:
-            return _allowed_keys(_with_metadata(model, step), rest)
-        kind = model.model_fields.get("kind")
-        if kind is not None and kind.default == step:
-            return _allowed_keys(model, rest)
-    return []
-
-
-def _with_metadata(model: type[BaseModel], name: str) -> Any:
-    return model.model_fields[name].annotation
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType) or hasattr(annotation, "__metadata__"):
-        return [model for part in get_args(annotation) for model in _models(part)]
-    return []
+def _override_sweep(data: dict[str, Any], key: str, value: Any) -> None:
+    """A swept key has dots of its own, and is one key of the mapping `sweep`."""
+    sweep = data.get("sweep") or {}
+    if not isinstance(sweep, dict):
+        raise ValueError("the file's sweep is a list of named variants; give all of them: --set sweep='[...]'")
+    data["sweep"] = sweep | {key: value}
 
 
 def _locate(job: Job, path: Path) -> Job:
@@ -168,7 +154,7 @@ def _locate(job: Job, path: Path) -> Job:
         for one in [value] if isinstance(value, str) else value or []:
             if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", one):
                 raise JobError(
-                    f"{path}: dataset.{key}: {one!r} is an address; folders, shards and lists are read from disks "
+                    f"dataset.{key}: {one!r} is an address; folders, shards and lists are read from disks "
                     "only. Copy it first, or list images at addresses in a data set of the kind `table`"
                 )
     dataset = job.dataset.model_copy(
@@ -195,10 +181,17 @@ def _locate(job: Job, path: Path) -> Job:
         key: descriptor.model_copy(update={"path": absolute(descriptor.path)})
         for key, descriptor in job.descriptors.items()
     }
+    methods = [
+        method.model_copy(update={key: absolute(value) for key, value in method.paths.items()})
+        for method in job.methods
+    ]
+    score = job.score
+    if score.classes not in ("all", "labelled"):
+        score = score.model_copy(update={"classes": absolute(score.classes)})
     if "://" in job.store:
-        raise JobError(f"{path}: store: {job.store!r} is not a folder; object stores are not supported yet")
+        raise JobError(f"store: {job.store!r} is not a folder; object stores are not supported yet")
     store = absolute(job.store or f"runs/{name}")
-    update = {"name": name, "store": store, "dataset": dataset, "model": model}
+    update = {"name": name, "store": store, "dataset": dataset, "model": model, "methods": methods, "score": score}
     return job.model_copy(update=update | {"guides": guides, "descriptors": descriptors})
 
 
@@ -209,21 +202,25 @@ def _is_tag(name: str, weights: str) -> bool:
     return bool(open_clip.get_pretrained_cfg(name, weights))
 
 
-def _check_files(job: Job, path: Path) -> None:
+def _check_files(job: Job) -> None:
     """Files and model names that the job speaks of exist and can be read. Raises JobError."""
     from stages.vision.model_error import ModelError
 
     try:
-        _check_model(job.model, path)
+        _check_model(job.model)
     except ModelError as error:
-        raise JobError(f"{path}: model: {error}") from None
+        raise JobError(f"model: {error}") from None
     for name, guide in job.guides.items():
         weights = getattr(guide, "weights", None)
         if weights is not None and not Path(weights).is_file():
-            raise JobError(f"{path}: guides.{name}.weights: no file {weights}")
+            raise JobError(f"guides.{name}.weights: no file {weights}")
+    for method in job.methods:
+        for key, value in method.paths.items():
+            if not Path(value).is_file():
+                raise JobError(f"methods.{method.row_name}.{key}: no file {value}")
 
 
-def _check_model(model: ModelSettings, path: Path) -> None:
+def _check_model(model: ModelSettings) -> None:
     """Raises JobError, and ModelError for a damaged or unsuitable configuration."""
     from stages.vision.names import CONFIG, architecture_config, check_model_name
     from stages.vision.tokenizers import check_tokenizer
@@ -233,24 +230,22 @@ def _check_model(model: ModelSettings, path: Path) -> None:
         try:
             check_model_name(model.name)
         except ValueError as error:
-            raise JobError(f"{path}: model.name: {error}") from None
+            raise JobError(f"model.name: {error}") from None
     if model.name.startswith("local-dir:"):
         folder = Path(model.name.removeprefix("local-dir:"))
         for name in LOCAL_FOLDER_FILES:
             if not (folder / name).is_file():
-                raise JobError(f"{path}: model.name: {folder} has no {name}")
+                raise JobError(f"model.name: {folder} has no {name}")
         if model.weights is not None:
-            raise JobError(f"{path}: model.weights: a local-dir model carries its own weights; leave it out")
+            raise JobError("model.weights: a local-dir model carries its own weights; leave it out")
         check_tokenizer(model.name, read_config(folder / CONFIG))
         said = open_clip_activation(folder / CONFIG)
         if model.activation not in ("auto", said):
-            raise JobError(
-                f"{path}: model.activation: {model.activation!r}, but the model's open_clip_config.json says {said}"
-            )
+            raise JobError(f"model.activation: {model.activation!r}, but the model's open_clip_config.json says {said}")
     elif not model.carries_its_weights:
         check_tokenizer(model.name, read_config(architecture_config(model.name)))
         if is_weights_file(model.weights):
             try:
                 activation_beside(find_weights_file(model.weights))
             except FileNotFoundError as error:
-                raise JobError(f"{path}: model.weights: {error}") from None
+                raise JobError(f"model.weights: {error}") from None

@@ -83,9 +83,9 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
     selection.check(order)
     chosen = selection.names(order)
     started, results, ending = time.time(), [], "interrupted"
-    _resolve_weights(job, run_id)
+    resolve_job_weights(job, run_id)
     plan = make_plan(job)
-    _check_guides(job, plan, selection.force)
+    check_guides(job, plan, selection.force)
     if selection.force is not None:
         _forget(plan.of(selection.force))
     if selection.retry_rejects:
@@ -110,7 +110,7 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
     return results
 
 
-def _resolve_weights(job: Job, run_id: str) -> None:
+def resolve_job_weights(job: Job, run_id: str) -> None:
     """Before anything is planned, find out which weights public names stand for. Raises JobError for a wrong one."""
     cache = weights_cache(Path(job.store))
     guides = guides_in_use([(view, 0) for view in job.views.values()], job.guides)
@@ -128,7 +128,7 @@ def _resolve_weights(job: Job, run_id: str) -> None:
             resolve_weights(guide, cache, run_id)
 
 
-def _check_guides(job: Job, plan: Plan, forced: str | None) -> None:
+def check_guides(job: Job, plan: Plan, forced: str | None) -> None:
     """Before anything starts or is forgotten, that the guides about to be loaded exist. Raises JobError."""
     encoding = plan.of("encode_images")
     tables = [t for t in encoding.tables if t.missing or forced == encoding.stage.name]

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.plan import Plan, why_missing
+from pipeline.results_table import lay_out
 from stages.stage import Table as StageTable
 from storage import files
 from storage.records import read_records
@@ -111,41 +112,9 @@ def show_rejects(console: Console, rejects: Sequence[dict[str, str]], most: int 
 
 
 def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    """Methods down, jobs across: accuracy in percent with its interval, and seconds an image."""
-    jobs = list(dict.fromkeys(row["job"] for row in rows))
-    found = {(row["method"], row["job"]): row for row in rows}
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for job in jobs:
-        table.add_column(f"{escape(job)}\ntop-1 %", justify="right")
-        confidence = next(row["confidence"] for row in rows if row["job"] == job)
-        table.add_column(f"\n{100 * confidence:g} % interval", justify="right")
-        table.add_column("\nper class %", justify="right")
-        table.add_column("\nms / image", justify="right")
-    for method in dict.fromkeys(row["method"] for row in rows):
-        cells = [cell for job in jobs for cell in _result_cells(found.get((method, job)))]
-        table.add_row(escape(method), *cells)
-    console.print(table)
-    for job in jobs:
-        row = next(row for row in rows if row["job"] == job)
-        seeds = f", mean and sd over seeds {row['seeds']}" if len(row["seeds"]) > 1 else ""
-        console.print(
-            f"{job}: {row['images']:,} images, {row['classes']:,} classes, chance {100 / row['classes']:.1f} %{seeds}",
-            highlight=False,
-            markup=False,
-        )
-
-
-def _result_cells(row: dict[str, Any] | None) -> list[str]:
-    if row is None:
-        return ["", "", "", ""]
-    spread = f" ± {100 * row['sd']:.1f}" if row["sd"] is not None else ""
-    return [
-        f"{100 * row['accuracy']:.1f}{spread}",
-        f"{100 * row['low']:.1f} - {100 * row['high']:.1f}",
-        f"{100 * row['mean_per_class']:.1f}",
-        f"{1000 * row['seconds_per_image']:.1f}",
-    ]
+    """Methods by jobs: accuracy in percent with its interval, calibration, milliseconds an image; marks explained."""
+    for part in lay_out(console, rows):
+        console.print(part)
 
 
 def show_hits(console: Console, hits: Sequence[dict[str, Any]]) -> None:

@@ -34,11 +34,20 @@ model: {name: ViT-B-16, weights: openai}
 def test_a_four_line_file_gets_a_name_a_store_all_methods_and_the_views_they_read(job, tmp_path):
     loaded = load_job(job(FOUR_LINES))
     assert (loaded.name, loaded.store) == ("birds", str(tmp_path / "runs/birds"))
-    assert [method.row_name for method in loaded.methods] == ["clip", "cupl", "crops_mean", "dnd", "abs"]
+    assert [(method.row_name, method.views) for method in loaded.methods] == [
+        ("clip", None),
+        ("clip_e", None),
+        ("clip_d", None),
+        ("clip_d_wca", None),
+        ("cupl", None),
+        ("waffle", None),
+        ("crops_mean", "random"),
+        ("dnd", "random"),
+        ("abs", "guided"),
+    ]
     assert loaded.views == {"random": RandomView(), "guided": GuidedView()}
     assert list(loaded.guides) == ["dino"]
     assert {method.descriptors for method in loaded.methods} == {None, "marks"}
-    assert [method.views for method in loaded.methods] == [None, None, "random", "random", "guided"]
     assert (loaded.seeds, loaded.precision) == ([0], "fp32")
 
 
@@ -68,6 +77,21 @@ def test_a_local_model_folder_and_local_weights_are_relative_to_the_file_too(job
         (tmp_path / "clip" / name).write_bytes(b"{}")
     loaded = load_job(job('dataset: {path: p}\nmodel: {name: "local-dir:clip"}\n'))
     assert (loaded.model.name, loaded.model.weights) == (f"local-dir:{tmp_path / 'clip'}", None)
+
+
+def test_files_of_a_method_and_of_the_classes_to_score_are_relative_to_the_file_and_names_that_ship_are_no_files(
+    job, tmp_path
+):
+    (tmp_path / "mine.txt").write_text("a drawing of a {}.\n")
+    (tmp_path / "words.txt").write_text("apple\n")
+    methods = "methods: [{name: clip_e, templates: mine.txt}, {name: waffle, words: words.txt}, "
+    methods += "{name: clip_e, label: shipped, templates: imagenet}, {name: cupl, with_templates: ./mine.txt}]\n"
+    loaded = load_job(job(FOUR_LINES + methods + "score: {classes: some.txt}\n"))
+    mine = str(tmp_path / "mine.txt")
+    assert [method.templates for method in loaded.methods if method.name == "clip_e"] == [mine, "imagenet"]
+    assert (loaded.methods[1].words, loaded.methods[3].with_templates) == (str(tmp_path / "words.txt"), mine)
+    assert loaded.score.classes == str(tmp_path / "some.txt")
+    assert load_job(job(FOUR_LINES + "score: {classes: labelled}\n")).score.classes == "labelled"
 
 
 BAD = [
@@ -111,6 +135,10 @@ BAD = [
     (
         FOUR_LINES + "methods: [{name: abs, descriptors: mraks}]\n",
         ["methods.abs.descriptors", "'mraks'", "there are marks"],
+    ),
+    (
+        FOUR_LINES + "methods: [{name: clip_e, label: mine, templates: none.txt}]\n",
+        ["methods.mine.templates", "none.txt", "no file"],
     ),
     (FOUR_LINES + "methods: [dnd, dnd]\n", ["methods", "two are called 'dnd'", "`label`"]),
     (FOUR_LINES + "methods: [clip, {name: dnd, label: clip}]\n", ["methods", "two are called 'clip'"]),
@@ -173,6 +201,8 @@ def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_told(tmp_path):
         ("views.random.crops=16", lambda job: job.views["random"].crops == 16),
         ("seed=[1, 2]", lambda job: job.seeds == [1, 2]),
         ("methods.1.epsilon=0.5", lambda job: job.methods[1].epsilon == 0.5),
+        ("methods.dnd.epsilon=0.5", lambda job: job.methods[1].epsilon == 0.5),
+        ("methods.*.epsilon=0.5", lambda job: job.methods[1].epsilon == 0.5),
         ("methods.0.template=the {class}", lambda job: job.methods[0].template == "the {class}"),
         ("methods=[abs]", lambda job: [method.name for method in job.methods] == ["abs"]),
         ("resources.encode.gpus=1", lambda job: job.precision == "fp16"),
@@ -199,7 +229,8 @@ def test_overrides_are_applied_in_order_and_leave_the_file_alone(job):
         ("views..crops=3", ["KEY=VALUE"]),
         ("seed=[1", ["--set seed=[1", "not valid YAML"]),
         ("methods.5.epsilon=1", ["'5' is no place in a list of 2"]),
-        ("methods.last=1", ["'last' is no place in a list of 2"]),
+        ("methods.last=1", ["'last' is no place in a list of 2", "methods are clip, dnd"]),
+        ("methods.*.colour=red", ["none of the methods has a setting 'colour'"]),
         ("methods.-1=clip", ["'-1' is no place"]),
         ("model.name.first=1", ["'first'", "not a group"]),
         ("views.random.corps=1", ["views.random.corps", "Did you mean 'crops'?"]),

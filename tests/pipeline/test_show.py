@@ -41,26 +41,106 @@ def test_rejects_are_counted_and_the_first_five_named(printed):
     assert "1 image rejected" in printed(show_rejects, rows[:1])
 
 
-def test_results_stand_side_by_side_with_gaps_where_a_job_lacks_a_method(printed):
+def result(method: str, job: str, accuracy: float = 0.715, **more) -> dict:
     row = {
-        "accuracy": 0.715, "low": 0.7, "high": 0.73, "sd": None, "mean_per_class": 0.7,
-        "seconds_per_image": 0.0123, "seeds": [0], "images": 1200, "classes": 32, "confidence": 0.95,
+        "low": accuracy - 0.015, "high": accuracy + 0.015, "sd": None, "mean_per_class": 0.7, "merged_accuracy": None,
+        "calibration_error": 0.123, "seconds_per_image": 0.0123, "seeds": [0], "draws": [], "images": 1200,
+        "classes": 32, "confidence": 0.95, "best": False, "told_apart": True,
     }  # fmt: skip
-    text = printed(
-        show_results,
-        [
-            row | {"method": ODD, "job": "a"},
-            row | {"method": "abs", "job": "a", "sd": 0.01, "seeds": [0, 1]},
-            row | {"method": "abs", "job": "b", "confidence": 0.999},
-        ],
-    )
-    assert "95 % interval" in text
-    assert "99.9 % interval" in text
-    assert ODD in text
-    assert "71.5 ± 1.0" in text
-    assert "70.0 - 73.0" in text
-    assert "12.3" in text
-    assert "a: 1,200 images, 32 classes, chance 3.1 %" in text
+    return {"method": method, "job": job, "accuracy": accuracy} | row | more
+
+
+def test_results_stand_side_by_side_with_gaps_where_a_job_lacks_a_method(printed):
+    rows = [
+        result(ODD, "a"),
+        result("abs", "a", sd=0.021, seeds=[0, 1]),
+        result("abs", "b", 0.5, confidence=0.999),
+    ]
+    lines = printed(show_results, rows).splitlines()
+    heading = " ".join(lines[:3])
+    assert "95 %" in heading
+    assert "99.9 %" in heading
+    (odd,) = [line for line in lines if ODD in line]
+    assert odd.split("#1")[1].split() == ["71.5", "70.0", "-", "73.0", "70.0", "12.3", "12.3"]
+    (both,) = [line for line in lines if line.startswith("abs")]
+    assert both.split()[1:3] == ["71.5", "2.1"]
+    assert both.split()[9:] == ["50.0", "48.5", "-", "51.5", "70.0", "12.3", "12.3"]
+    assert "a: 1,200 images, 32 classes, chance 3.1 %; mean and sd over crop seeds 0, 1" in lines
+    assert "b: 1,200 images, 32 classes, chance 3.1 %" in lines
+
+
+def test_methods_that_are_not_told_from_the_best_are_marked_and_the_mark_is_explained(printed):
+    best = result("abs", "a", best=True, told_apart=None)
+    text = printed(show_results, [best, result("wca", "a", told_apart=False), result("clip", "a")])
+    assert [line.split()[1] for line in text.splitlines() if line[:4].strip() in ("abs", "wca", "clip")] == [
+        "71.5",
+        "*",
+        "71.5",
+    ]
+    assert "\n* not told apart from the best" in text
+    assert "*" not in printed(show_results, [best, result("clip", "a")])
+
+
+def test_merged_accuracy_is_shown_where_classes_share_a_name(printed):
+    assert "merged" not in printed(show_results, [result("abs", "a")])
+    text = printed(show_results, [result("abs", "a", merged_accuracy=0.76)])
+    assert "merged %" in text
+    assert " 76.0 " in text
+
+
+def test_draws_of_a_methods_own_are_told_of_and_jobs_that_agree_share_a_line(printed):
+    rows = [result("waffle", job, sd=0.01, draws=[0, 1, 2]) for job in ("a", "b")]
+    said = "1,200 images, 32 classes, chance 3.1 %; mean and sd over the method's own draws: waffle 3"
+    assert printed(show_results, rows).endswith(f"\nall: {said}\n")
+    lines = printed(show_results, [*rows, result("clip", "c", images=90)]).splitlines()
+    assert lines[-2:] == [f"a, b: {said}", "c: 90 images, 32 classes, chance 3.1 %"]
+
+
+METHOD_NAMES = ["clip", "cupl", "crops_mean", "dnd", "abs"]
+VARIANTS = [f"views.guided.crops={count}" for count in (2, 4, 8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+@pytest.mark.parametrize(
+    ("jobs", "methods"),
+    [
+        (["a"], METHOD_NAMES),
+        (["a", "b"], METHOD_NAMES),
+        (["imagenet", "cub", "pets", "dtd", "food", "eurosat"], METHOD_NAMES),
+        (VARIANTS, METHOD_NAMES[-2:]),
+        (VARIANTS, [*METHOD_NAMES, *(f"{name}_of_a_long_label" for name in METHOD_NAMES)]),
+    ],
+    ids=["one job", "two jobs", "six jobs", "a sweep of two methods", "a sweep of ten methods"],
+)
+def test_results_fit_a_terminal_whole(jobs, methods, width):
+    """Nothing is cut or folded, and every accuracy stands on the line of its method or of its job."""
+    rows = [
+        result(method, job, 0.01 * (10 * place + number), sd=0.012, told_apart=bool(number % 3))
+        for place, job in enumerate(jobs)
+        for number, method in enumerate(methods)
+    ]
+    console = Console(file=io.StringIO(), width=width)
+    show_results(console, rows)
+    text = console.file.getvalue()
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    for row in rows:
+        shown = f"{100 * row['accuracy']:.1f}"
+        assert any(shown in line.split() and line.split()[0] in (row["method"], row["job"]) for line in lines), (
+            f"{row['method']} of {row['job']}"
+        )
+
+
+def test_columns_that_do_not_fit_are_left_out_with_a_word():
+    for width, whole in ((50, False), (80, True)):
+        console = Console(file=io.StringIO(), width=width)
+        show_results(console, [result("abs_of_some_length", "a"), result("clip", "a", told_apart=False)])
+        text = console.file.getvalue()
+        assert ("calibration" in text) is whole
+        assert ("columns are left out to fit" in text) is not whole
+        assert "70.0 - 73.0" in text
+        assert "12.3" in text
 
 
 def test_hits_and_predictions_show_names_as_they_are(printed):

@@ -1,0 +1,94 @@
+"""Run the variants of a sweep one after another on one Ray; what they share is computed by the first that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pipeline.cluster import Cluster
+from pipeline.job_file import JobError, Variant
+from pipeline.plan import Plan, make_plan
+from pipeline.run import Selection, StageResult, Watcher, check_guides, resolve_job_weights, run_job
+from stages.stage import Table
+from storage.records import new_run_id
+
+BESIDE_THE_TABLE = "project"
+"""The stage that a sweep leaves out unless it is asked for: its databases are for queries, a sweep is for its table."""
+
+
+class HeldCluster(Cluster):
+    """A Ray that several runs share: the `stop` at the end of each leaves it running, `release` ends it."""
+
+    def stop(self) -> None:
+        """Leave Ray to the next run."""
+
+    def release(self) -> None:
+        super().stop()
+
+
+def for_its_table(selection: Selection, order: Sequence[str]) -> Selection:
+    """The selection of a sweep: up to the stage before `project`, unless `project` is asked for by name."""
+    named = (selection.only, selection.start, selection.until, selection.force)
+    if selection.only or selection.until or BESIDE_THE_TABLE in named:
+        return selection
+    return replace(selection, until=[name for name in order if name != BESIDE_THE_TABLE][-1])
+
+
+def run_variants(
+    variants: Sequence[Variant],
+    watcher: Watcher,
+    address: str | None,
+    selection: Selection,
+    starting: Callable[[Variant], None],
+) -> list[list[StageResult]]:
+    """Compute what the variants lack, in order; a result a stage for each. `starting` hears of each before it runs.
+
+    All of them are checked before the first one starts. Rows that `selection` drops are dropped once, at the start, so
+    that a table of several variants is not made several times. Raises what `run_job` raises.
+    """
+    if len(variants) > 1:
+        _drop([_checked(variant, selection.force) for variant in variants], selection)
+        selection = replace(selection, force=None, retry_rejects=False)
+    cluster = HeldCluster(address)
+    results = []
+    try:
+        for variant in variants:
+            starting(variant)
+            with _named(variant):
+                results.append(run_job(variant.job, watcher, cluster, selection))
+    finally:
+        cluster.release()
+    return results
+
+
+@contextmanager
+def _named(variant: Variant) -> Iterator[None]:
+    """A JobError says of which variant it speaks."""
+    try:
+        yield
+    except JobError as error:
+        raise JobError(str(error) if variant.label is None else f"sweep ({variant.label}): {error}") from None
+
+
+def _checked(variant: Variant, forced: str | None) -> Plan:
+    """The variant's plan, once its model's weights and its guides are known to exist."""
+    with _named(variant):
+        resolve_job_weights(variant.job, new_run_id())
+        plan = make_plan(variant.job)
+        check_guides(variant.job, plan, forced)
+    return plan
+
+
+def _drop(plans: Sequence[Plan], selection: Selection) -> None:
+    """Clear what is forced, and forget rejects that are to be tried again: each table once."""
+    stages = [stage for plan in plans for stage in plan.stages]
+    chosen = selection.names([stage.stage.name for stage in plans[0].stages])
+    tables: dict[tuple[str, str], Table] = {}
+    for table in (table for stage in stages for table in stage.tables):
+        tables.setdefault((table.stage, table.fingerprint), table)
+    for (stage, _), table in tables.items():
+        if stage == selection.force:
+            table.keeper.clear()
+        elif stage in chosen and selection.retry_rejects:
+            table.keeper.forget_rejects()
