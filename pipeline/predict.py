@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """New images that are decoded and encoded together."""
+READ_AT_ONCE = 2000
+_SHOWN = ("key", "classes", "probabilities", "margin")
 
 
 class NotComputed(RuntimeError):
@@ -38,8 +40,9 @@ def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[d
             continue
         if not table.complete:
             raise NotComputed(f"{table.name}: {len(table.missing):,} images have no prediction yet")
-        for row in table.keeper.read(keys=list(table.wanted)).to_pylist() if table.wanted else ():
-            rows.append(_row(ids[row["key"]], reading.method, seed, row, top_k))
+        for start in range(0, len(table.wanted), READ_AT_ONCE):
+            stored = table.keeper.read(list(table.wanted[start : start + READ_AT_ONCE]), _SHOWN)
+            rows += [_row(ids[row["key"]], reading.method, seed, row, top_k) for row in stored.to_pylist()]
     return rows
 
 
@@ -54,7 +57,7 @@ def new_predictions(
 
     from stages.encode_images import guides_in_use, planned_weights
     from stages.encoder import Encoder, ViewTable
-    from stages.predictions import load_features, predict_rows, prepare_methods
+    from stages.predictions import by_features, load_features, predict_rows, prepare_methods
 
     scored = [t for t in _scored(plan) if not methods or t.plan[0].method.row_name in methods]
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
@@ -67,7 +70,8 @@ def new_predictions(
     planned = planned_weights(list(encoded.values()))
     device, cache = "cuda" if on_gpu else "cpu", plan.inputs.weights_cache()
     encoder = Encoder(job.model, guides, job.precision, device, cache, planned)
-    prepared = prepare_methods({table.name: table.plan[0] for table in scored})
+    readings = {table.name: table.plan[0] for table in scored}
+    prepared = prepare_methods(readings)
     settings = job.score.model_copy(update={"top_k": max(top_k, 1), "full_logits": False})
     rows, unreadable = [], []
     for start in range(0, len(images), AT_ONCE):
@@ -78,11 +82,12 @@ def new_predictions(
         made = encoder.encode(decoded, [{"whole", *views}] * len(decoded), views)
         memory = {folder: _InMemory(made[table.name]) for folder, table in encoded.items()}
         keys = [image.key for image in decoded]
-        for table in scored:
-            reading, seed = table.plan
-            features = load_features([reading], keys, memory)
-            predicted = predict_rows(reading, keys, features, prepared[table.name], settings)
-            rows += [_row(row["key"], reading.method, seed, row, top_k) for row in predicted.to_pylist()]
+        for together in by_features(readings):
+            features = load_features([readings[name] for name in together], keys, memory)
+            for table in (table for table in scored if table.name in together):
+                reading, seed = table.plan
+                predicted = predict_rows(reading, keys, features, prepared[table.name], settings)
+                rows += [_row(row["key"], reading.method, seed, row, top_k) for row in predicted.to_pylist()]
     return rows, unreadable
 
 

@@ -1,7 +1,8 @@
 """Class names: read from a file, and found for the labels of the images.
 
 A class has an id, which tables and predictions hold, and a name, which prompts speak. They are the same word for word,
-but for `_`, unless two classes of a list are called alike: then the ids also say which is which, "crane (n02012849)".
+but for `_`, unless two classes are called alike: then the ids also say which is which, by the data set's own label
+("crane (n02012849)") or by the place in a list, from 0 ("crane (134)").
 """
 
 from __future__ import annotations
@@ -68,25 +69,34 @@ def read_class_names(path: str, key: str = "dataset.classes") -> ClassFile:
             raise DatasetError(f"{key}: {path} is not valid YAML or JSON: {problem}") from None
     else:
         value = [line.strip() for line in text.splitlines() if line.strip()]
-    if isinstance(value, list) and value and all(isinstance(name, str) and name.strip() for name in value):
-        ids = _ids({str(place): name for place, name in enumerate(value)})
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        _check_spoken({f"number {place} (from 0)": name for place, name in enumerate(value)}, f"{key}: {path} names")
+        ids = _ids({str(place): name for place, name in enumerate(value)}, key)
         classes = {identity: clean_class_name(name) for identity, name in zip(ids.values(), value, strict=True)}
         return ClassFile(path, {identity: identity for identity in classes}, is_list=True, classes=classes)
     if isinstance(value, dict) and value and all(_is_label(k) and isinstance(v, str) for k, v in value.items()):
         names = {str(label): name for label, name in value.items()}
+        _check_spoken({repr(label): name for label, name in names.items()}, f"{key}: {path} names")
         return ClassFile(path, names, is_list=False, classes={name: clean_class_name(name) for name in names.values()})
     raise DatasetError(
         f"{key}: {path} should hold class names, one a line, or a mapping of folder names to class names"
     )
 
 
-def _ids(names: Mapping[str, str]) -> dict[str, str]:
+def _check_spoken(names: Mapping[str, str], start: str) -> None:
+    """DatasetError, which begins with `start`, for a name that is blank as it is spoken; keys say whose it is."""
+    for whose, name in names.items():
+        if not clean_class_name(name).strip():
+            raise DatasetError(f"{start} {whose} {name!r}, which is blank where `_` is a space; give it a name in words")
+
+
+def _ids(names: Mapping[str, str], key: str = "dataset.classes") -> dict[str, str]:
     """Label -> id of its class: the name, and where several are spoken alike also the label, in brackets."""
     shared = Counter(map(clean_class_name, names.values()))
     ids = {label: name if shared[clean_class_name(name)] == 1 else f"{name} ({label})" for label, name in names.items()}
     twice = [identity for identity, count in Counter(ids.values()).items() if count > 1]
     if twice:
-        raise DatasetError(f"dataset.classes: two classes would both be told apart as {twice[0]!r}; rename one of them")
+        raise DatasetError(f"{key}: two classes would both be told apart as {twice[0]!r}; rename one of them")
     return ids
 
 
@@ -106,7 +116,7 @@ def name_labels(
     if file is None:
         return _own_names(labels, listing)
     found = {label: _found(label, file, listing) for label in labels}
-    if file.is_list and not all(found.values()):
+    if file.is_list and not all(len(names) == 1 for names in found.values()):
         placed = _by_place(labels, file, listing)
         if placed is not None and all(placed[label] in names for label, names in found.items() if names):
             return placed, file.classes
@@ -134,6 +144,8 @@ def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str],
                 f"dataset: {listing.where} has images labelled {', '.join(map(repr, unknown[:5]))}"
                 f"{' and others' if len(unknown) > 5 else ''}, and its own list of classes does not name them"
             )
+        own = {f"the {listing.noun} {label!r}": name for label, name in listing.own.items()}
+        _check_spoken(own, f"dataset: {listing.where} names")
         ids = _ids(listing.own)
         return ids, {identity: clean_class_name(listing.own[label]) for label, identity in ids.items()}
     if not labels:
@@ -147,6 +159,8 @@ def _own_names(labels: Sequence[str], listing: Listing) -> tuple[dict[str, str],
                 f"dataset.classes: the {listing.noun}s of {listing.where} are {what} ({', '.join(labels[:3])}); "
                 f"name the classes in a {how}"
             )
+    of_themselves = {f"the {listing.noun} {label!r}": label for label in labels}
+    _check_spoken(of_themselves, f"dataset.classes: {listing.where} names")
     return {label: label for label in labels}, {label: clean_class_name(label) for label in labels}
 
 

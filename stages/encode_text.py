@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -16,6 +16,15 @@ from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.weights import model_weights_id
 
 ROWS_A_SHARD = 2000
+
+
+class Spoken(NamedTuple):
+    """What is said to the text tower."""
+
+    prompts: list[tuple[Method, dict[str, list[str]]]]
+    """every method's variants in order, each with its texts by class id"""
+    keys: dict[str, str]
+    """the key of each distinct text"""
 
 
 class EncodeText(Stage):
@@ -31,12 +40,11 @@ class EncodeText(Stage):
         self.methods = methods
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """One table; wanted are the distinct texts of all methods."""
-        by_class = {id(texts): texts for _, texts in prompts_of_methods(self.methods, self.sets, inputs)}
-        distinct = dict.fromkeys(
-            text for texts in by_class.values() for of_class in texts.values() for text in of_class
-        )
-        texts = {text_key(text): text for text in distinct}
+        """One table; wanted are the distinct texts of all methods. Its plan is `Spoken`."""
+        prompts = prompts_of_methods(self.methods, self.sets, inputs)
+        by_class = {id(texts): texts for _, texts in prompts}
+        said = dict.fromkeys(text for texts in by_class.values() for of_class in texts.values() for text in of_class)
+        keys = {text: text_key(text) for text in said}
         ingredients = Ingredients(
             settings={}, version=self.version, weights=model_weights_id(self.model, inputs.weights_cache())
         )
@@ -45,9 +53,9 @@ class EncodeText(Stage):
                 stage=self.name,
                 name="texts",
                 ingredients=ingredients,
-                wanted=list(texts),
+                wanted=list(keys.values()),
                 keeper=inputs.shard_table(self.name, ingredients),
-                plan=texts,
+                plan=Spoken(prompts, keys),
             )
         ]
 
@@ -57,9 +65,9 @@ class EncodeText(Stage):
         task = ray.remote(num_cpus=1, max_retries=3)(_encode_and_append)
         for table in tables:
             table.keeper.create(describe_table(table))
+            text_of = {key: text for text, key in table.plan.keys.items()}
             for start in range(0, len(table.missing), ROWS_A_SHARD):
-                keys = table.missing[start : start + ROWS_A_SHARD]
-                texts = {key: table.plan[key] for key in keys}
+                texts = {key: text_of[key] for key in table.missing[start : start + ROWS_A_SHARD]}
                 weights = inputs.weights_cache(), table.ingredients.weights
                 ray.get(task.remote(self.model, texts, table.keeper.folder, run.id, *weights))
                 run.advance(len(texts), 0)

@@ -78,8 +78,10 @@ class Evaluate(Stage):
         return tables + self._comparisons_table(evaluated, inputs)
 
     def _row_table(self, scored: Table, known: Labelled, names: str, inputs: Inputs) -> Table:
+        reading, seed = scored.plan
+        named = {"method": reading.method.row_name, "seed": seed}  # the row says them, and predictions may not differ
         ingredients = Ingredients(
-            settings={f"evaluate.{key}": value for key, value in self.settings.model_dump().items()},
+            settings={f"evaluate.{key}": value for key, value in (self.settings.model_dump() | named).items()},
             version=self.version,
             whole={"score": scored.fingerprint, "labels": known.digest, "names": names},
         )
@@ -165,7 +167,8 @@ def evaluate_predictions(
     probability of the predicted class, `calibration_error` how far these lie from how often they are right. `by_class`
     has the classes that label an image, by name; `confusions` the most frequent wrong predictions, most frequent first,
     at most 20. `classes` counts what an image could have been predicted as, `forward_passes` what the encoder saw of
-    one: the whole image and its crops. Seconds count the share of a view set that the method reads.
+    one: the whole image and its crops. Seconds count the share of a view
+    set's crops that the method reads, and all of both kinds where it reads raw or feature crops alone.
     """
     import polars as pl
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,8 +14,6 @@ from stages.encode_text import text_key
 from stages.methods.method import Features, Method, Texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.settings import ScoreSettings
 
 
@@ -34,9 +33,19 @@ class Reading:
     crops: int = 0
     """crops in pixels that are read an image: each was a forward pass"""
     share: float = 1.0
-    """how much of its view set the method reads, in 0..1, and so of the time that encoding took"""
+    """the share of its view set's crops that the method reads, in 0..1, and so of the time that encoding took"""
     folder: str = ""
     """where the predictions go"""
+
+    @cached_property
+    def tied(self) -> list[int] | None:
+        """For each class the first that reads the same texts; None where all read their own.
+
+        Such classes tie exactly, whatever rounding does to them in their blocks.
+        """
+        seen: dict[tuple[str, ...], int] = {}
+        first = [seen.setdefault(tuple(texts), number) for number, texts in enumerate(self.prompts.values())]
+        return None if len(seen) == len(first) else first
 
 
 def prepare_methods(readings: Mapping[str, Reading]) -> dict[str, Any]:
@@ -50,6 +59,14 @@ def prepare_methods(readings: Mapping[str, Reading]) -> dict[str, Any]:
         prepared |= {name: readings[name].method.prepare(texts) for name in names}
         del texts  # a method that needs means alone has let go of the rest
     return prepared
+
+
+def by_features(readings: Mapping[str, Reading]) -> list[list[str]]:
+    """The readings' names, those that read the same features together: what they share is worked out once."""
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for name, reading in readings.items():
+        groups.setdefault((reading.whole, reading.view), []).append(name)
+    return list(groups.values())
 
 
 def load_texts(reading: Reading) -> Texts:
@@ -106,13 +123,6 @@ def first_image(features: Features) -> Features:
     return Features(features.whole[:1], raw, crops)
 
 
-def _tie(logits: Tensor, reading: Reading) -> Tensor:
-    """Classes that read the same texts tie exactly, whatever rounding does to them in their blocks."""
-    seen: dict[tuple[str, ...], int] = {}
-    first = [seen.setdefault(tuple(texts), number) for number, texts in enumerate(reading.prompts.values())]
-    return logits if len(seen) == len(first) else logits[:, first]
-
-
 def _reads_raw_crops(method: Method) -> bool:
     return getattr(method, "crops", None) != "feature"
 
@@ -134,7 +144,9 @@ def predict_rows(
     every, top_k = list(reading.prompts), settings.top_k
     start, features.shared.borrowed = time.perf_counter(), 0.0
     with torch.inference_mode():
-        scored = _tie(reading.method.logits(features, prepared).float(), reading)
+        scored = reading.method.logits(features, prepared).float()
+        if reading.tied is not None:
+            scored = scored[:, reading.tied]
         logits = scored
         if len(reading.classes) < len(every):
             place = {name: number for number, name in enumerate(every)}

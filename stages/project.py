@@ -116,10 +116,12 @@ class Project(Stage):
             name = method.descriptors
             shown.add(name)
             texts_of = read_descriptors(described[name])
-            for class_id, spoken in inputs.names.items():
-                # Without what some methods put before the descriptors, the label's own prompt.
-                texts = DescriptorMethod.prompts(method, spoken, texts_of[spoken], self.sets[name].form)
-                for number, text in enumerate(texts):
+            form, names = self.sets[name].form, list(inputs.names.values())
+            read = method.variants()[0].class_prompts(names, [texts_of[spoken] for spoken in names], form)
+            for (class_id, spoken), said in zip(inputs.names.items(), read, strict=True):
+                # Of what the method reads that which says the descriptors, without the label's own prompt before them.
+                described_so = DescriptorMethod.prompts(method, spoken, texts_of[spoken], form)
+                for number, text in enumerate(text for text in described_so if text in said):
                     identity = f"{name}#{class_id}#{number}"
                     rows[identity] = {"id": identity, "class": class_id, "set": name, "number": number, "text": text}
         return list(rows.values())

@@ -7,7 +7,7 @@ methods of one view set have in common is read once, and worked out once (`Featu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from stages.class_names import read_class_names
 from stages.encode_images import describe_table, view_title
-from stages.encode_text import prompts_of_methods, text_key
 from stages.methods.method import Method
 from stages.pool_size import pool_size
 from stages.predictions import Reading
@@ -54,11 +53,10 @@ class Score(Stage):
         classes = classes_to_predict(self.settings.classes, inputs)
         digests: dict[int, str] = {}
         tables = []
-        for method, prompts in prompts_of_methods(self.methods, self.sets, inputs):
+        key_of = texts.plan.keys
+        for method, prompts in texts.plan.prompts:
             if id(prompts) not in digests:
-                digests[id(prompts)] = digest(
-                    [[name, [text_key(text) for text in said]] for name, said in prompts.items()]
-                )
+                digests[id(prompts)] = digest([[name, [key_of[t] for t in said]] for name, said in prompts.items()])
             wholes = {"texts": digests[id(prompts)], "encode_text": texts.fingerprint}
             if self.settings.classes != "all":
                 wholes["classes"] = digest(list(classes))
@@ -143,14 +141,12 @@ def classes_to_predict(setting: str, inputs: Inputs) -> tuple[str, ...]:
             raise ValueError("score.classes: labelled, but no query image has a label; say all, or name a file")
         return tuple(identity for identity in inputs.classes if identity in found)
     named = read_class_names(setting, key="score.classes").classes
-    spoken = set(named.values())
-    chosen = tuple(i for i, name in inputs.names.items() if i in named or name in spoken)
-    strangers = spoken.difference(inputs.names.values(), inputs.names)
+    known = set(inputs.names.values())
+    strangers = [identity for identity, name in named.items() if identity not in inputs.names and name not in known]
     if strangers:
-        raise ValueError(
-            f"score.classes: {setting} names {', '.join(sorted(strangers)[:5])}, which is no class of the job"
-        )
-    return chosen
+        raise ValueError(f"score.classes: {setting} names {', '.join(strangers[:5])}, which is no class of the job")
+    spoken = {name for identity, name in named.items() if identity not in inputs.names}
+    return tuple(identity for identity, name in inputs.names.items() if identity in named or name in spoken)
 
 
 def _pixel_crops(method: Method, available: int) -> int:
@@ -199,14 +195,14 @@ class _ScoreActor:
 
     def score(self, rows: list[dict[str, Any]]) -> int:
         """Append predictions for a batch; returns the number of images."""
-        from stages.predictions import load_features, predict_rows
+        from stages.predictions import by_features, load_features, predict_rows
         from storage.shards import ShardTable
 
         by_need: dict[tuple[str, ...], list[str]] = {}
         for row in rows:
             by_need.setdefault(tuple(row["lacks"]), []).append(row["key"])
         for names, keys in by_need.items():
-            for together in self._by_features(names):
+            for together in by_features({name: self.readings[name] for name in names}):
                 features = load_features([self.readings[name] for name in together], keys, self.tables)
                 self._warm_up(together, features)
                 for name in together:
@@ -214,14 +210,6 @@ class _ScoreActor:
                     predictions = predict_rows(reading, keys, features, self.prepared[name], self.settings)
                     ShardTable(reading.folder).append(predictions, self.run)
         return len(rows)
-
-    def _by_features(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Methods that read the same features, together."""
-        groups: dict[tuple[str, str | None], list[str]] = {}
-        for name in names:
-            reading = self.readings[name]
-            groups.setdefault((reading.whole, reading.view), []).append(name)
-        yield from groups.values()
 
     def _warm_up(self, names: Sequence[str], features: Any) -> None:
         """One image before the clock runs: kernels are compiled, or loaded, when they are first called."""

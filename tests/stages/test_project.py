@@ -160,3 +160,15 @@ def test_rejected_images_are_not_shown_even_when_all_are(job):
     database, changed = projected(job)
     assert changed == {"images": 0, "crops": 0, "descriptors": 4}
     assert database.tables() == ["crops", "descriptors", "images"]
+
+
+@pytest.mark.parametrize(
+    "first", ["abs_code", {"name": "wca", "views": "random"}, {"name": "dnd", "global_weight": 1.0}]
+)
+def test_descriptors_are_those_that_the_first_reader_of_their_set_reads_without_its_label_prompt(job, first):
+    keys = yaml.safe_load(job.read_text())
+    keys["views"]["abs_code"] = {"guide": "clip", "crops": 2}
+    job.write_text(yaml.safe_dump(keys | {"methods": ["clip", "waffle", first]}))
+    database, _ = projected(job)
+    expected = {text for texts in DESCRIPTORS.values() for text in (texts[:1] if first == "abs_code" else texts)}
+    assert set(column(database, "descriptors", "text")) == expected

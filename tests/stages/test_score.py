@@ -13,7 +13,7 @@ from stages.manifest import SCHEMA
 from stages.score import classes_to_predict
 from stages.stage import Inputs, Run
 
-NAMES = {"crane (1)": "crane", "jay": "jay", "crane (3)": "crane", "blue_tit": "blue tit"}
+NAMES = {"crane (1)": "crane", "jay": "jay", "crane (3)": "crane", "blue_tit": "blue tit", "great_auk (1)": "great auk"}
 
 
 def inputs(*labels: tuple[str, str | None]) -> Inputs:
@@ -39,6 +39,7 @@ def test_labelled_classes_are_those_of_query_images_in_the_order_of_the_job():
         ("jay\ncrane\n", ("crane (1)", "jay", "crane (3)")),
         ("crane (3)\nblue tit\n", ("crane (3)", "blue_tit")),
         ("blue_tit\n", ("blue_tit",)),
+        ("great_auk (1)\n", ("great_auk (1)",)),
     ],
 )
 def test_a_name_in_a_file_stands_for_every_class_that_is_called_so(tmp_path, text, expected):
@@ -94,3 +95,17 @@ def test_restricting_the_classes_starts_new_tables_of_predictions_and_no_others(
     for stage in ("encode_images", "encode_text"):
         assert [t.fingerprint for t in whole.of(stage).tables] == [t.fingerprint for t in part.of(stage).tables]
     assert whole.of("score").tables[0].fingerprint != part.of("score").tables[0].fingerprint
+
+
+@pytest.mark.parametrize("change", [{"label": "b"}, {"seed": 5}])
+def test_a_new_label_or_seed_keeps_predictions_and_makes_the_row_that_says_them_anew(small_job, change):
+    seed = change.pop("seed", 0)
+    first = small_job(methods=[{"name": "clip", "label": "a"}])
+    describe(first)
+    before = make_plan(load_job(first))
+    after = make_plan(load_job(small_job(methods=[{"name": "clip", "label": "a"} | change], seed=seed)))
+    same = {
+        stage: before.of(stage).tables[0].fingerprint == after.of(stage).tables[0].fingerprint
+        for stage in ("score", "evaluate")
+    }
+    assert same == {"score": True, "evaluate": False}

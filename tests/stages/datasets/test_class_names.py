@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from stages.class_names import name_labels, read_class_names
 from stages.dataset import DatasetError, FolderDataset, TableDataset, TorchvisionDataset
+from stages.datasets.listing import Listing
 from stages.manifest import read_manifest
 
 
@@ -165,3 +167,11 @@ def test_a_list_that_names_two_classes_alike_keeps_them_apart_by_their_places(im
         "blue_jay (3)": "blue jay",
         "blue jay (4)": "blue jay",
     }
+
+
+def test_a_list_whose_names_are_the_data_sets_own_goes_by_place_where_two_are_called_alike(tmp_path):
+    (tmp_path / "names.txt").write_text("crane\ntench\ncrane\n")
+    own = Listing([], "there", "", own={"n1": "crane", "n2": "tench", "n3": "crane"})
+    found, classes = name_labels(["n1", "n3"], read_class_names(str(tmp_path / "names.txt")), own)
+    assert found == {"n1": "crane (0)", "n3": "crane (2)"}
+    assert classes == {"crane (0)": "crane", "tench": "tench", "crane (2)": "crane"}
