@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Collection
+from functools import cache
 from typing import Literal
 
 VARIABLES = ("class", "descriptor", "which")
@@ -36,6 +37,11 @@ def check_template(template: str, allowed: Collection[str] = VARIABLES) -> str:
 
     Variables are {class}, {descriptor} and {which} (the descriptor as a clause). A literal brace is doubled.
     """
+    return _checked(template, tuple(allowed))
+
+
+@cache  # ImageNet's descriptors fill one template 50,000 times
+def _checked(template: str, allowed: tuple[str, ...]) -> str:
     choices = ", ".join(f"{{{name}}}" for name in allowed)
     try:
         parts = list(string.Formatter().parse(template))
@@ -55,6 +61,7 @@ def check_template(template: str, allowed: Collection[str] = VARIABLES) -> str:
     return template
 
 
+@cache
 def speaks_of_descriptors(template: str) -> bool:
     """Whether a template has {descriptor} or {which}; one that has neither gives the same prompt for each of them."""
     return any(name in ("descriptor", "which") for _, name, _, _ in string.Formatter().parse(template))
@@ -66,8 +73,8 @@ def phrase(template: str, class_name: str, descriptor: str | None = None) -> str
 
     Raises ValueError for an unknown variable, or for {descriptor} or {which} when there is no descriptor.
     """
-    check_template(template, VARIABLES if descriptor is not None else ("class",))
-    values = {"class": clean_class_name(class_name)}
-    if descriptor is not None:
-        values |= {"descriptor": descriptor, "which": which_clause(descriptor)}
-    return template.format_map(values)
+    name = clean_class_name(class_name)
+    if descriptor is None:
+        return check_template(template, ("class",)).format_map({"class": name})
+    values = {"class": name, "descriptor": descriptor, "which": which_clause(descriptor)}
+    return check_template(template).format_map(values)

@@ -6,11 +6,10 @@ Their lengths are those of the class names, so that prompts stay about as long a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
-
-from .phrasing import clean_class_name
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,13 @@ class Shape:
 
 
 def shape_of(names: Sequence[str]) -> Shape:
-    """The shape that fits these class names (algorithms.md 5, 1 and 3).
+    """The shape that fits these class names, as they are spoken; none may be blank (algorithms.md 5, 1 and 3).
 
-    Words are counted in names as they are spoken; blocks and their lengths in names as they are written, where `_` is
-    no space, as published. A block is one character longer than its share even where the division leaves no rest.
+    The published code counts blocks and their lengths in its files' keys as written, so that where those keys have `_`
+    for a space its blocks are fewer and longer. A block is one character longer than its share even where the division
+    leaves no rest.
     """
-    words = [clean_class_name(name).split() for name in names]
+    words = [name.split() for name in names]
     blocks = round(fmean(name.count(" ") for name in names)) + 1
     longest = math.ceil(fmean(max(len(token) for token in name.split(" ")) for name in names))
     return Shape(
@@ -44,9 +44,10 @@ def shape_of(names: Sequence[str]) -> Shape:
     )
 
 
-def characters_of(descriptors: Iterable[str]) -> str:
+@lru_cache(maxsize=1)  # the draws of a job follow one another with the same texts, megabytes of them
+def characters_of(descriptors: tuple[str, ...]) -> str:
     """All characters of these texts once, in order, without commas, full stops and white space."""
-    return "".join(sorted({c for text in descriptors for c in text if c not in ",." and not c.isspace()}))
+    return "".join(sorted(c for c in set().union(*descriptors) if c not in ",." and not c.isspace()))
 
 
 def random_descriptors(shape: Shape, words: Sequence[str], characters: str, *, pairs: int, seed: int) -> list[str]:

@@ -87,7 +87,9 @@ def _check_spoken(names: Mapping[str, str], start: str) -> None:
     """DatasetError, which begins with `start`, for a name that is blank as it is spoken; keys say whose it is."""
     for whose, name in names.items():
         if not clean_class_name(name).strip():
-            raise DatasetError(f"{start} {whose} {name!r}, which is blank where `_` is a space; give it a name in words")
+            raise DatasetError(
+                f"{start} {whose} {name!r}, which is blank where `_` is a space; give it a name in words"
+            )
 
 
 def _ids(names: Mapping[str, str], key: str = "dataset.classes") -> dict[str, str]:

@@ -79,7 +79,10 @@ class Abs(CropMethod, DescriptorMethod):
     ) -> list[list[str]]:
         """One prompt a description, for the first `max_descriptors` of them, or as many as every class has."""
         prompts = super().class_prompts(names, descriptors, form)
-        return [texts[: min(map(len, prompts))] for texts in prompts] if self.truncate_to_min else prompts
+        if not self.truncate_to_min:
+            return prompts
+        fewest = min(map(len, prompts))
+        return [texts[:fewest] for texts in prompts]
 
     def prepare(self, texts: Texts) -> Texts | Tensor:
         """The texts themselves, by which votes are shared; of means alone one vector a class, [C, d]."""

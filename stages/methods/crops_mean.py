@@ -17,8 +17,9 @@ class CropsMean(LinearMethod, CropMethod, DescriptorMethod):
     """logit scale x cosine of the mean crop and the mean description.
 
     Rescaled (the default) it is `cupl` with the mean crop in place of the whole image. Not rescaled it is the
-    mean of all crop x description cosines, which is what `dnd` becomes as epsilon grows. Probabilities are
-    softmax(logits).
+    mean of all crop x description cosines, which is what `dnd` becomes as epsilon grows, where both read the same
+    descriptions: `dnd` reads the first nine, this one all, unless `max_descriptors` says otherwise. Probabilities
+    are softmax(logits).
     """
 
     name: Literal["crops_mean"] = "crops_mean"

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LEAST_WEIGHT = 1e-6
+
+
 def _some_weight(weights: list[float]) -> list[float]:
-    if not sum(weights):
+    # Bounded on both sides, so that neither a weight nor a sum is lost or infinite in float32.
+    if any(0 < weight < _LEAST_WEIGHT for weight in weights):
+        raise ValueError(f"a weight is 0, or at least {_LEAST_WEIGHT:g}")
+    if not any(weights):
         raise ValueError("weights must not all be 0")
     return weights
 
 
 Weights = Annotated[
-    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_some_weight)
+    list[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]], Field(min_length=1), AfterValidator(_some_weight)
 ]
 
 
@@ -44,9 +50,9 @@ class Dnd(CropMethod, DescriptorMethod):
 
     T moves the crops' weights to the descriptions' at the least sum of T x (1 - cosine) - epsilon x entropy(T), by
     Sinkhorn's iterations. Reconstructed from a summary of the paper: neither its full text nor code was at hand. The
-    summary gives nine crops, nine descriptions, and EMD by Sinkhorn; epsilon, iterations, equal weights and the
-    template agree with three published classifiers by optimal transport, and every one of them is a setting here.
-    Probabilities are softmax(logits).
+    summary gives nine crops, nine descriptions (`max_descriptors`), and EMD by Sinkhorn; epsilon, iterations, equal
+    weights and the template agree with three published classifiers by optimal transport, and every one of them is a
+    setting here. Probabilities are softmax(logits).
     """
 
     name: Literal["dnd"] = "dnd"
@@ -70,10 +76,17 @@ class Dnd(CropMethod, DescriptorMethod):
     )
     crop_weights: Literal["uniform", "relevance"] | Weights = Field(
         default="uniform",
-        description="mass of the crops: equal, by cosine with the whole image, or a number for each crop",
+        description="mass of the crops: equal, by cosine with the whole image, or a number for each crop, "
+        "0 or 1e-6 to 1e6, of any sum",
     )
     crop_temperature: float = Field(
         default=0.1, ge=1e-3, le=100, description="of the softmax behind `crop_weights: relevance`, in cosine units"
+    )
+    max_descriptors: int | None = Field(
+        default=9,
+        ge=1,
+        le=10_000,
+        description="descriptions of a class that are read, the first ones; 9 as in the paper, null: all",
     )
     text_weights: Literal["uniform", "relevance"] = Field(
         default="uniform",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -26,7 +27,8 @@ class Waffle(LinearMethod, DrawnMethod):
     `pairs` times a few random words and a few blocks of random letters stand for descriptors, about as long as the
     class names are; letters are those that the descriptor set uses. Every class gets the same ones, so what they say
     cannot help: the control for descriptors. Words are ours, not the list of the published code, so its draws cannot be
-    repeated to the letter. Probabilities are softmax(logits). No views.
+    repeated to the letter. Lengths are counted in names as they are spoken, those of the published code in the keys of
+    its files, which differ where keys have `_` for a space. Probabilities are softmax(logits). No views.
     """
 
     name: Literal["waffle"] = "waffle"
@@ -73,7 +75,7 @@ class Waffle(LinearMethod, DrawnMethod):
         if self.characters is not None:
             if self.descriptors is not None:
                 raise ValueError("with `characters` no descriptor set is read; leave out one of the two")
-            if not characters_of([self.characters]):
+            if not characters_of((self.characters,)):
                 raise ValueError("`characters` has none that can be drawn: commas, full stops and spaces are left out")
         return self
 
@@ -109,7 +111,8 @@ class Waffle(LinearMethod, DrawnMethod):
         drawn = random_descriptors(
             shape_of(names), words, self._characters(descriptors), pairs=self.pairs, seed=self.only_seed()
         )
-        return [[phrase(self.prompt_template, name, text) for text in drawn] for name in names]
+        template = self.prompt_template
+        return [[phrase(template, name, text) for text in drawn] for name in names]
 
     def classifier(self, texts: Texts) -> Tensor:
         """The mean of a class's prompts, of length one where that is asked for, [C, d]."""
@@ -118,8 +121,8 @@ class Waffle(LinearMethod, DrawnMethod):
     def _characters(self, descriptors: Sequence[Sequence[str]] | None) -> str:
         """What character descriptors are drawn from."""
         if self.characters is not None:
-            return characters_of([self.characters])
-        if descriptors is None or not (found := characters_of(text for said in descriptors for text in said)):
+            return characters_of((self.characters,))
+        if descriptors is None or not (found := characters_of(tuple(chain.from_iterable(descriptors)))):
             raise ValueError(
                 f"method {self.row_name!r} draws from the characters of descriptors, and there are none; "
                 "name a descriptor set in its `descriptors`, or give `characters`"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import string
+
 import pytest
 
 from prompts.phrasing import check_template, clean_class_name, phrase, speaks_of_descriptors, which_clause
@@ -67,6 +69,21 @@ def test_a_template_without_variables_is_refused():
 def test_a_template_that_wants_a_descriptor_is_refused_without_one():
     with pytest.raises(ValueError, match=r"\{which\}; allowed: \{class\}"):
         phrase("{class}, {which}", "jay")
+
+
+def test_a_template_is_parsed_once_however_many_texts_it_makes(monkeypatch):
+    parsed, parse = [], string.Formatter.parse
+    monkeypatch.setattr(string.Formatter, "parse", lambda self, text: parsed.append(text) or parse(self, text))
+    template = "once and for all a {class}, {which}"
+    assert {phrase(template, "jay", "blue") for _ in range(3)} == {"once and for all a jay, which has blue"}
+    assert [speaks_of_descriptors(template) for _ in range(3)] == [True] * 3
+    assert parsed == [template] * 2  # to check it, and to see what it speaks of
+
+
+def test_the_variables_that_are_allowed_may_be_any_collection():
+    assert check_template("a {class}", ["class"]) == "a {class}"
+    with pytest.raises(ValueError, match=r"\{which\}; allowed: \{class\}"):
+        check_template("{which}", {"class"})
 
 
 @pytest.mark.parametrize(

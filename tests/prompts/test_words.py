@@ -21,7 +21,6 @@ def test_the_words_that_ship_are_plain_english_each_once():
     [
         (["wren"], Shape(words=1, letters=4, blocks=1, characters=5)),  # a whole block is added: 4 + (1 - 4 mod 1)
         (["blue jay", "wren"], Shape(words=2, letters=4, blocks=1, characters=5)),  # 1.5 and .5 round to even
-        (["blue_jay", "wren"], Shape(words=2, letters=4, blocks=1, characters=7)),  # tokens of 8 and 4: `_` is no space
         (["great blue heron", "little egret"], Shape(words=2, letters=5, blocks=3, characters=3)),
         (["a b c d", "e f g h"], Shape(words=4, letters=1, blocks=4, characters=1)),  # 1 + (4 - 1) in 4 blocks
     ],
@@ -31,8 +30,8 @@ def test_random_descriptors_are_as_long_as_the_class_names(names, shape):
 
 
 def test_characters_are_those_of_the_descriptors_without_commas_full_stops_and_spaces():
-    assert characters_of(["a red, red beak.", "2\tfeet"]) == "2abdefkrt"
-    assert characters_of([" ,."]) == ""
+    assert characters_of(("a red, red beak.", "2\tfeet")) == "2abdefkrt"
+    assert characters_of((" ,.",)) == ""
 
 
 def test_pairs_of_words_and_characters_have_the_shape():

@@ -175,3 +175,33 @@ def test_a_list_whose_names_are_the_data_sets_own_goes_by_place_where_two_are_ca
     found, classes = name_labels(["n1", "n3"], read_class_names(str(tmp_path / "names.txt")), own)
     assert found == {"n1": "crane (0)", "n3": "crane (2)"}
     assert classes == {"crane (0)": "crane", "tench": "tench", "crane (2)": "crane"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("names.txt", "wren\n_\n", r"names number 1 \(from 0\) '_', which is blank where `_` is a space"),
+        ("names.json", '["wren", " "]', r"names number 1 \(from 0\) ' ', which is blank"),
+        ("names.yaml", "0: wren\n1: __\n", r"names '1' '__', which is blank"),
+        ("names.yaml", 'wren: wren\njay: ""\n', r"names 'jay' '', which is blank"),
+    ],
+)
+def test_a_file_that_gives_a_class_a_blank_name_is_refused_with_the_class(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DatasetError, match=rf"^score\.classes: .*{name} {words}"):
+        read_class_names(str(tmp_path / name), key="score.classes")
+
+
+def test_a_folder_whose_name_is_blank_as_it_is_spoken_is_refused_unless_a_file_names_it(images, tmp_path):
+    folder = images("_/a.png", "wren/b.png")
+    with pytest.raises(
+        DatasetError, match=r"dataset\.classes: .*/set names the folder '_' '_', which is blank .* words"
+    ):
+        read(folder)
+    (tmp_path / "names.yaml").write_text("_: jay\nwren: wren\n")
+    assert list(read(folder, classes=str(tmp_path / "names.yaml"))[1]) == ["jay", "wren"]
+
+
+def test_a_blank_name_of_the_data_sets_own_is_refused_with_its_label():
+    with pytest.raises(DatasetError, match=r"dataset: there names the label '1' '_', which is blank"):
+        name_labels(["0"], None, Listing([], "there", "", own={"0": "wren", "1": "_"}))

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from stages.methods import Features, parse_method
+from stages.methods.abs import Abs
 
 
 @pytest.fixture
@@ -132,6 +133,21 @@ def test_abs_reads_fifty_descriptions_of_a_class_and_when_asked_as_many_of_each(
     assert two.class_prompts(["jay", "wren"], [many, ["Short."]], "sentences") == [many[:2], ["Short."]]
     least = parse_method({"name": "abs", "truncate_to_min": True})
     assert least.class_prompts(["jay", "wren"], [many, ["A.", "B."]], "sentences") == [many[:2], ["A.", "B."]]
+
+
+def test_the_fewest_descriptions_are_counted_once_and_not_again_for_every_class(monkeypatch):
+    counted = []
+
+    class Counted(list):
+        def __len__(self) -> int:
+            counted.append(self)
+            return super().__len__()
+
+    monkeypatch.setattr(Abs, "prompts", lambda self, name, descriptors, form: Counted(descriptors))
+    method = parse_method({"name": "abs", "truncate_to_min": True})
+    found = method.class_prompts(["jay", "wren", "tit"], [["A.", "B."], ["C."], ["D."]], "sentences")
+    assert found == [["A."], ["C."], ["D."]]
+    assert len(counted) == 3
 
 
 def test_abs_without_feature_crops_says_which_setting_would_supply_them(unit, texts, logits_of):

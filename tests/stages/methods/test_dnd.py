@@ -44,6 +44,12 @@ def test_the_whole_image_counts_as_a_crop_when_asked(unit, texts, logits_of):
     torch.testing.assert_close(asked, logits_of("dnd", Features(whole, by_hand), described))
 
 
+def test_nine_descriptions_of_a_class_are_read_unless_asked_otherwise():
+    marks = [f"Mark {number}." for number in range(12)]
+    assert parse_method("dnd").prompts("jay", marks, "sentences") == marks[:9]
+    assert parse_method({"name": "dnd", "max_descriptors": None}).prompts("jay", marks, "sentences") == marks
+
+
 def test_the_weighted_cosine_of_image_and_label_is_added_when_asked(unit, texts, logits_of):
     method = parse_method({"name": "dnd", "global_weight": 0.5})
     assert method.prompts("blue_jay", ["A crest."], "sentences") == ["a photo of a blue jay.", "A crest."]
@@ -63,6 +69,13 @@ def test_a_crop_without_weight_might_as_well_not_be_there(unit, texts, logits_of
 def test_equal_weights_of_any_sum_are_uniform(unit, texts, logits_of):
     features, described = Features(unit(2, 8), unit(2, 4, 8, seed=1)), texts(unit(3, 4, 8, seed=2))
     weighted = logits_of({"name": "dnd", "crop_weights": [7, 7, 7, 7]}, features, described)
+    torch.testing.assert_close(weighted, logits_of("dnd", features, described))
+
+
+@pytest.mark.parametrize("weights", [[1e6] * 4, [1e-6] * 4])
+def test_the_largest_and_smallest_weights_are_still_weights(weights, unit, texts, logits_of):
+    features, described = Features(unit(2, 8), unit(2, 4, 8, seed=1)), texts(unit(3, 4, 8, seed=2))
+    weighted = logits_of({"name": "dnd", "crop_weights": weights}, features, described)
     torch.testing.assert_close(weighted, logits_of("dnd", features, described))
 
 

@@ -111,6 +111,8 @@ def test_only_random_methods_have_variants_and_a_variant_is_its_own_only_one():
         ({"name": "dnd", "crop_weights": "relevant"}, "crop_weights is 'relevant': .*'uniform' or 'relevance'"),
         ({"name": "dnd", "crop_weights": [1, -1]}, "crop_weights.1 is -1: .*greater than or equal to 0"),
         ({"name": "dnd", "crop_weights": [0, 0.0]}, "crop_weights is .*: weights must not all be 0"),
+        ({"name": "dnd", "crop_weights": [1, 1e308]}, r"crop_weights.1 is 1e\+308: .*less than or equal to 1000000"),
+        ({"name": "dnd", "crop_weights": [1, 1e-320]}, "crop_weights is .*: a weight is 0, or at least 1e-06"),
         ({"name": "dnd", "crop_weights": []}, "crop_weights is .*at least 1 item"),
         ({"name": "dnd", "template": "a {name}"}, r"template 'a \{name\}' has \{name\}; allowed: \{class\}"),
         ({"name": "dnd", "max_crops": 0}, "max_crops is 0: .*greater than or equal to 1"),

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from prompts.words import shipped_words
+from prompts.words_at_random import characters_of
 from stages.methods import parse_method
 
-NAMES = ["blue jay", "wren", "great_blue heron"]
+NAMES = ["blue jay", "wren", "great blue heron"]
 MARKS = [["a blue crest", "grey, 30 cm."], ["brown"], ["long legs"]]
 
 
@@ -18,10 +19,9 @@ def draw(seed: int = 0, names=NAMES, **settings) -> list[list[str]]:
 
 
 def test_every_class_gets_the_same_thirty_strings_after_its_name():
-    spoken = ["blue jay", "wren", "great blue heron"]
     jay, wren, heron = (
         [text.removeprefix(f"A photo of a {name}, which ") for text in texts]
-        for name, texts in zip(spoken, draw(), strict=True)
+        for name, texts in zip(NAMES, draw(), strict=True)
     )
     assert len(jay) == 30
     assert jay == wren == heron
@@ -37,7 +37,10 @@ def test_words_and_characters_take_turns_and_have_the_lengths_of_the_class_names
         assert len(words.split(" ")) == 2  # (2 + 1 + 3) / 3
         assert set(words.split(" ")) <= cut  # ((4 + 3) / 2 + 4 + (5 + 4 + 5) / 3) / 3 = 4.06
         blocks = characters.split(", ")
-        assert [len(block) for block in blocks] == [4, 4]  # 1 + 2/3 spaces, tokens of 4, 4 and 10 characters
+        assert [len(block) for block in blocks] == [
+            3,
+            3,
+        ]  # (1 + 0 + 2) / 3 spaces + 1; tokens of 4, 4 and 5 characters, 5 // 2 + 1
         assert set("".join(blocks)) <= set("abceglmnorstuwy" + "30")
 
 
@@ -55,6 +58,15 @@ def test_there_are_seven_draws_by_default_each_a_method_of_its_own():
     assert method.draw is None
     with pytest.raises(ValueError, match=r"has 7 draws; take one of its variants"):
         method.class_prompts(NAMES, MARKS, "sentences")
+
+
+def test_the_draws_of_one_set_look_through_its_texts_once():
+    characters_of.cache_clear()
+    for variant in parse_method("waffle").variants():
+        variant.class_prompts(NAMES, [list(marks) for marks in MARKS], "sentences")
+    assert characters_of.cache_info().misses == 1
+    other = parse_method({"name": "waffle", "seeds": [0], "template": "{descriptor}"})
+    assert set("".join(other.class_prompts(["wren"], [["xy"]], "sentences")[0][1::2])) <= set("xy, ")
 
 
 def test_classes_of_the_same_name_get_the_same_prompts():
