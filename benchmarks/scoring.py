@@ -38,7 +38,7 @@ def scoring(full: bool = False) -> dict[str, Any]:
 
     Every method of the registry (the draws of one count as one method) and the ablations of ABS, 1,000 classes of 50
     descriptions, d = 512; 500 images, or 50,000 if `full`. No views count as a view set of their own; `slowest` is the
-    slowest method of each. `scoring_peak_bytes` is the peak PSS of all processes of the stage, for half of them and all.
+    slowest method of each. `scoring_peak_bytes` is the peak PSS of the stage's processes, for half the images and all.
     """
     images = 50_000 if full else 500
     with tempfile.TemporaryDirectory(prefix="fieldmark-scoring-") as folder:

@@ -104,6 +104,7 @@ def run(
     if variant is not None:
         jobs = [choose_variant(jobs, variant)]
     order = [stage.stage.name for stage in jobs[0].plan.stages]
+    told = _tell_of_twins(jobs)
     selection = Selection(only, start, until, force, retry_rejects)
     try:
         selection.check(order)
@@ -119,7 +120,10 @@ def run(
         _print_json(_by_variant(jobs, [{"stages": [asdict(result) for result in stages]} for stages in done]))
         return
     labels = {each.label for each in jobs}
-    _show_outcome([each for each in prepare_jobs(job, sets or ()) if each.label in labels])
+    jobs = [each for each in prepare_jobs(job, sets or ()) if each.label in labels]
+    if not told:
+        _tell_of_twins(jobs)  # before the first run it is not known yet which are
+    _show_outcome(jobs)
 
 
 def _compute(jobs: Sequence[Prepared], address: str | None, selection: Selection) -> list[list[StageResult]]:
@@ -149,6 +153,17 @@ def _compute(jobs: Sequence[Prepared], address: str | None, selection: Selection
         raise
 
 
+def _tell_of_twins(jobs: Sequence[Prepared]) -> bool:
+    """Say which variants make the same predictions, since it was hardly meant; whether there are any."""
+    from pipeline.prepared import find_twins
+
+    twins = find_twins(jobs)
+    for labels in twins:
+        same = ", ".join(map(repr, labels))
+        _say(f"{jobs[0].file}: sweep: {same} make the same predictions: no method reads what is swept")
+    return bool(twins)
+
+
 def _show_outcome(jobs: Sequence[Prepared]) -> None:
     """What was rejected, and the table of methods as far as it is there."""
     from pipeline.results import collect_results
@@ -161,7 +176,7 @@ def _show_outcome(jobs: Sequence[Prepared]) -> None:
     if rows:
         show_results(people, rows)
     if rows and jobs[0].label is not None:
-        _say(f"The same as a plot: fieldmark results {jobs[0].file} --plot {jobs[0].file.stem}.png")
+        _say(f"The same as a plot: {jobs[0].call('results', '--plot', f'{jobs[0].file.stem}.png')}")
 
 
 @app.command()
@@ -169,7 +184,9 @@ def status(job: JobFile, sets: Sets = None, as_json: AsJson = False) -> None:
     """Say what is there, what would run and why. Starts nothing."""
     from pipeline.prepared import prepare_jobs
 
-    _print_status(prepare_jobs(job, sets or ()), as_json)
+    jobs = prepare_jobs(job, sets or ())
+    _tell_of_twins(jobs)
+    _print_status(jobs, as_json)
 
 
 @app.command()
@@ -197,26 +214,32 @@ def results(
     names: list[str] = []
     for path in jobs:
         prepared = prepare_jobs(path, sets or ())
-        lacking = []
+        _tell_of_twins(prepared)
+        lacking, before = [], len(rows)
         for each in prepared:
             name = each.title if len(jobs) == 1 else each.job.name
+            if not each.plan.of("evaluate").done:
+                lacking.append(name)
             if found := collect_results(each.plan, name):
                 rows += found
                 comparisons += collect_comparisons(each.plan, name)
                 swept[name] = each.variant.values
                 names.append(name)
-            else:
-                lacking.append(name)
-        if len(lacking) == len(prepared):
+        if not lacking and len(rows) == before:
+            label = [] if prepared[0].label is None else ["--variant", prepared[0].label]
+            predictions = prepared[0].call("predict", *label)
+            raise _failed(f"{path}: no image has a label, so there is no accuracy. Predictions: {predictions}")
+        if len(rows) == before:
             raise _failed(f"{path}: no results yet; compute them with: {prepared[0].command()}")
         if lacking:
-            _say(f"{path}: no results yet of {', '.join(lacking)}; compute them with: {prepared[0].command()}")
+            of = "" if prepared[0].label is None else f" of {', '.join(lacking)}"
+            _say(f"{path}: some results{of} are not there yet; compute them with: {prepared[0].command()}")
     try:
         distinct_names(names)
     except ValueError as error:
         raise _wrong(str(error)) from None
     if plot is not None:
-        plot_results(rows, plot, swept, title=", ".join(path.stem for path in jobs))
+        plot_results(rows, plot, swept if len(jobs) == 1 else {}, title=", ".join(path.stem for path in jobs))
         _say(f"wrote {plot}")
     if as_json:
         values = {"swept": swept} if any(swept.values()) else {}

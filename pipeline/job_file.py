@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.dotted_keys import set_key
+from pipeline.dotted_keys import lies_inside, places_of, set_key
 from pipeline.mistakes import explain_mistakes
 from pipeline.settings import Job
 from pipeline.sweep import Expansion, expand_sweep
@@ -53,7 +53,9 @@ def load_jobs(path: str | Path, overrides: Sequence[str] = ()) -> list[Variant]:
     """
     path = Path(path)
     data = _read_yaml(path)
+    overridden: dict[str, list[str]] = {}
     for override in overrides:
+        overridden[override] = places_of(data, override.partition("=")[0])
         _override(data, override)
     if data.get("sweep") is None:
         data.pop("sweep", None)
@@ -62,7 +64,7 @@ def load_jobs(path: str | Path, overrides: Sequence[str] = ()) -> list[Variant]:
         expansions = expand_sweep(data)
     except ValueError as error:
         raise JobError(f"{path}: {error}") from None
-    _check_overrides(overrides, expansions)
+    _check_overrides(data, overridden, expansions)
     variants = []
     for each in expansions:
         job = _make_job(each.data, path, f"{path}: sweep ({each.told})")
@@ -84,13 +86,14 @@ def _make_job(data: dict[str, Any], path: Path, place: str) -> Job:
     raise JobError("\n".join(f"{place}: {line}" for line in told.splitlines())) from None
 
 
-def _check_overrides(overrides: Sequence[str], expansions: Sequence[Expansion]) -> None:
-    """An override of what a sweep sets anyway would do nothing."""
-    swept = {key for each in expansions for key in each.changes}
-    for override in overrides:
-        name = override.partition("=")[0]
-        for key in swept:
-            if name == key or name.startswith(key + "."):
+def _check_overrides(
+    data: Mapping[str, Any], overridden: Mapping[str, Sequence[str]], expansions: Sequence[Expansion]
+) -> None:
+    """An override of what a sweep sets anyway would do nothing. `overridden`: override -> the places that it sets."""
+    swept = {key: places_of(data, key) for each in expansions for key in each.changes}
+    for override, places in overridden.items():
+        for key, outer in swept.items():
+            if any(lies_inside(place, one) for place in places for one in outer):
                 raise JobError(
                     f"--set {override}: {key} is swept by the job file; use --set sweep.{key}='[VALUE, ...]'"
                 )
@@ -98,7 +101,7 @@ def _check_overrides(overrides: Sequence[str], expansions: Sequence[Expansion]) 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+        data = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise JobError(f"no job file {path}; `fieldmark init DIR` writes one for a folder of images") from None
     except IsADirectoryError:
@@ -114,13 +117,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def _parse(text: str) -> Any:
+    """What a text in YAML says. Raises yaml.YAMLError or ValueError."""
+    return _unshare(yaml.load(text, Loader=UniqueKeyLoader), ())
+
+
+def _unshare(value: Any, outer: tuple[int, ...]) -> Any:
+    """A copy in which what an alias repeats stands by itself, so that to change it in one place changes no other."""
+    if id(value) in outer:
+        raise ValueError("an anchor stands inside what it names")
+    inner = (*outer, id(value))
+    if isinstance(value, dict):
+        return {key: _unshare(one, inner) for key, one in value.items()}
+    return [_unshare(one, inner) for one in value] if isinstance(value, list) else value
+
+
 def _override(data: dict[str, Any], override: str) -> None:
     """Apply one `a.b=value` of --set; the value is YAML, the key as in `set_key`, or `sweep.KEY`."""
     name, equals, text = override.partition("=")
     if not equals or not all(name.split(".")):
         raise JobError(f"--set {override}: should be KEY=VALUE, for example --set views.random.crops=16")
     try:
-        value = yaml.load(text, Loader=UniqueKeyLoader)
+        value = _parse(text)
     except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from None
     group, _, key = name.partition(".")

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.settings import Job
 
+BESIDE_A_JOB = ("sweep",)
+"""Keys of a job file that are no settings of a job: what makes several jobs of it."""
+
 
 def explain_mistakes(data: Any, error: ValidationError) -> str:
     """A line a mistake in a job file's `data`: the dotted key, the value, what is allowed."""
@@ -18,7 +21,8 @@ def explain_mistakes(data: Any, error: ValidationError) -> str:
     for problem in error.errors():
         label, value = _walk(data, problem["loc"])
         if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(Job, problem["loc"][:-1])
+            place = problem["loc"][:-1]
+            allowed = [*_allowed_keys(Job, place), *(() if place else BESIDE_A_JOB)]
             close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             told, ending = f"{label}: unknown key.{hint} Allowed here: {', '.join(allowed)}", ""

@@ -11,6 +11,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.settings import Job
 from stages.describe import Describe
 from stages.encode_images import EncodeImages
@@ -102,9 +104,12 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
     return order
 
 
-def make_plan(job: Job) -> Plan:
-    """Plan a job. Raises ValueError for a data set or descriptor file that does not fit the job."""
-    manifest, names = read_manifest(job.dataset, str(Path(job.store) / "listings"))
+def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None) -> Plan:
+    """Plan a job. Raises ValueError for a data set or descriptor file that does not fit the job.
+
+    `listed` is what `read_manifest` says of its data set, where another plan has just asked; else it is read.
+    """
+    manifest, names = listed or read_manifest(job.dataset, str(Path(job.store) / "listings"))
     kept: dict[str, tuple[Table, ...]] = {}
     inputs = Inputs(Path(job.store), manifest, names, kept)
     plans = []

@@ -1,7 +1,7 @@
 """One figure of results: accuracy with its interval, and milliseconds an image.
 
-A sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Everything else
-(variants with names, several jobs, one job) becomes dots: a row a method, a colour a job, time beside accuracy.
+One sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Everything
+else (variants with names, several jobs, one job) becomes dots: a row a method, a colour a job, time beside accuracy.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ Swept = Mapping[str, Mapping[str, Any]]
 def plot_results(rows: Sequence[Row], out: Path, swept: Swept, title: str) -> None:
     """Draw results into a .png, .svg or .pdf file.
 
-    `rows` are those of `collect_results`; `swept` says for every job of theirs which keys a sweep set to what, nothing
-    for a job that is no variant. Raises OSError where the file cannot be written.
+    `rows` are those of `collect_results`. `swept` says for each job of one file which keys its sweep sets to what,
+    nothing for a job that is no variant; it is empty where the jobs are of several files, whose numbers are not points
+    of one line. Raises OSError where the file cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -75,14 +76,16 @@ def plot_results(rows: Sequence[Row], out: Path, swept: Swept, title: str) -> No
 def axis_key(swept: Swept) -> str | None:
     """The swept key that is the horizontal axis: that with the most values among those that are all numbers.
 
-    None where the jobs are not the variants of one sweep, or no key has two numbers or more.
+    None where nothing is swept, the jobs do not all have the same swept keys, or no key has two numbers or more.
     """
     settings = list(swept.values())
+    if not settings:
+        return None
     keys = list(settings[0])
     if any(list(values) != keys for values in settings):
         return None
     if len({tuple(map(repr, values.values())) for values in settings}) < len(settings):
-        return None  # two sweeps over the same values
+        return None  # two jobs with the same values would be one above the other
     counts = {key: len({values[key] for values in settings}) for key in keys if _all_numbers(settings, key)}
     best = max(counts, key=lambda key: counts[key], default=None)
     return best if best is not None and counts[best] > 1 else None
@@ -121,7 +124,7 @@ def _draw_method(above: Axes, below: Axes, places: Sequence[float], points: Sequ
     colour = COLOURS[number % len(COLOURS)]
     dashes = "-" if number < len(COLOURS) else "--"
     accuracy = [100 * row["accuracy"] for row in points]
-    if len(set(accuracy)) == 1 and len(points) > 1:
+    if len(points) > 1 and _is_one_measurement(points):
         above.plot(places, accuracy, color=colour, linestyle=":")  # the sweep does not touch this method
     else:
         above.plot(places, accuracy, color=colour, linestyle=dashes, marker=MARKERS[number % len(MARKERS)])
@@ -130,6 +133,11 @@ def _draw_method(above: Axes, below: Axes, places: Sequence[float], points: Sequ
     below.plot(places, [1000 * row["seconds_per_image"] for row in points], color=colour, linestyle=dashes)
     scoring = [1000 * row["score_seconds_per_image"] for row in points]
     below.plot(places, scoring, color=colour, linestyle=":", linewidth=1.2)
+
+
+def _is_one_measurement(points: Sequence[Row]) -> bool:
+    """Whether the points read one stored row: measured seconds never agree to the last digit otherwise."""
+    return len({(row["accuracy"], row["seconds_per_image"], row["score_seconds_per_image"]) for row in points}) == 1
 
 
 def _scale_numbers(axes: Axes, values: Sequence[float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.job_file import JobError, Variant, load_jobs
@@ -19,6 +19,10 @@ class Prepared:
     file: Path
     variant: Variant
     plan: Plan
+    overrides: tuple[str, ...] = ()
+    """what --set changed in the file"""
+    chosen: bool = False
+    """whether it was asked for by its label, and the sweep's other variants are not meant"""
 
     @property
     def job(self) -> Job:
@@ -34,19 +38,40 @@ class Prepared:
         return self.label or self.job.name
 
     def command(self, until: str | None = None) -> str:
-        """What computes it; for a variant alone, where `until` names a stage that its sweep would leave out."""
-        words = ["fieldmark", "run", str(self.file)]
+        """What computes it; for a variant alone where `until` names a stage that its sweep would leave out."""
+        only_this = self.label is not None and (self.chosen or until is not None)
+        words = ["--variant", self.label] if only_this else []
         if self.label is not None and until is not None:
-            words += ["--variant", shlex.quote(self.label), "--until", until]
-        return " ".join(words)
+            words += ["--until", until]
+        return self.call("run", *words)
+
+    def call(self, command: str, *words: str) -> str:
+        """A call of the command line about this file as it is now, ready for a shell."""
+        sets = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join(["fieldmark", command, str(self.file), *words, *sets])
+
+
+class Listings:
+    """Plans of several jobs made at one time, which list each data set once."""
+
+    def __init__(self) -> None:
+        self._plans: list[tuple[Job, Plan]] = []
+
+    def plan(self, job: Job) -> Plan:
+        """The job's plan. Raises what `make_plan` raises."""
+        for other, known in self._plans:
+            if (other.dataset, other.store) == (job.dataset, job.store):
+                return make_plan(job, (known.inputs.manifest, known.inputs.names))
+        self._plans.append((job, make_plan(job)))
+        return self._plans[-1][1]
 
 
 def prepare_jobs(file: Path, overrides: Sequence[str]) -> list[Prepared]:
     """All jobs of a file. Raises JobError for whatever is wrong with it, the images or the descriptors."""
-    found = []
+    found, listings = [], Listings()
     for variant in load_jobs(file, overrides):
         try:
-            found.append(Prepared(file, variant, make_plan(variant.job)))
+            found.append(Prepared(file, variant, listings.plan(variant.job), tuple(overrides)))
         except ValueError as error:
             place = f"{file}: " if variant.label is None else f"{file}: sweep ({variant.label}): "
             raise JobError(f"{place}{error}") from None
@@ -65,10 +90,20 @@ def choose_variant(jobs: Sequence[Prepared], label: str) -> Prepared:
     """The variant of this label. Raises JobError that names those there are."""
     for each in jobs:
         if each.label == label:
-            return each
+            return replace(each, chosen=True)
     if jobs[0].label is None:
         raise JobError(f"--variant {label}: {jobs[0].file} has no sweep, and so no variants")
     raise JobError(f"--variant {label}: {jobs[0].file} has no such variant; there are {_labels(jobs)}")
+
+
+def find_twins(jobs: Sequence[Prepared]) -> list[list[str]]:
+    """Labels of variants that make the same predictions, as far as is known: nothing reads what was swept."""
+    same: dict[tuple[str, ...], list[str]] = {}
+    for each in jobs:
+        scoring = each.plan.of("score")
+        if each.label is not None and not scoring.unknown:
+            same.setdefault(tuple(table.fingerprint for table in scoring.tables), []).append(each.label)
+    return [labels for labels in same.values() if len(labels) > 1]
 
 
 def _labels(jobs: Sequence[Prepared]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.plan import Plan
 from stages.evaluate import COMPARISONS
+from stages.stage import Table
 from stages.statistics import holm
 
 ALPHA = 0.05
@@ -32,15 +33,18 @@ def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     intervals and times are means over them, `sd` is their standard deviation, and `confusions`, which are counts of
     images, are those of the first. `best` marks the most accurate method, the first of equals; of the others `p_best`
     is McNemar's p value of the comparison with it, corrected for their number after Holm, and `told_apart` says whether
-    that is below 0.05. Both are null for the best one, and where the comparison is not there yet. Methods whose
-    evaluation is not there yet are left out.
+    that is below 0.05. Both are null for the best one, and where the comparison is not there yet. Methods are
+    left out until all their draws are evaluated: a mean over some of them would be another number than the job's.
     """
-    by_method: dict[str, list[dict[str, Any]]] = {}
+    by_method: dict[str, list[Table]] = {}
     for table in plan.of("evaluate").tables:
-        if table.name != COMPARISONS and table.complete:
-            (row,) = table.keeper.read().to_pylist()
-            by_method.setdefault(table.plan[0].plan[0].method.row_name, []).append(row)
-    rows = [{"method": method, "job": job} | _merge(found) for method, found in by_method.items()]
+        if table.name != COMPARISONS:
+            by_method.setdefault(table.plan[0].plan[0].method.row_name, []).append(table)
+    rows = [
+        {"method": method, "job": job} | _merge([row for table in tables for row in table.keeper.read().to_pylist()])
+        for method, tables in by_method.items()
+        if all(table.complete for table in tables)
+    ]
     return _with_best(rows, collect_comparisons(plan, job))
 
 

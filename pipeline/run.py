@@ -57,11 +57,14 @@ class Selection:
     """whether these stages try again what they rejected before"""
 
     def names(self, order: Sequence[str]) -> list[str]:
-        """The chosen stages in their order. Raises ValueError for a stage that is not one."""
+        """The chosen stages in their order. Raises ValueError for a stage that is not one, or a choice made twice."""
         for name in (self.only, self.start, self.until, self.force):
             if name is not None and name not in order:
                 raise ValueError(f"no stage is called {name!r}; there are {', '.join(order)}")
         if self.only is not None:
+            for option, name in (("--from", self.start), ("--until", self.until)):
+                if name is not None:
+                    raise ValueError(f"--only {self.only} is that stage alone; leave out {option} {name}, or --only")
             return [self.only]
         first = order.index(self.start) if self.start else 0
         last = order.index(self.until) if self.until else len(order) - 1

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from pipeline.cluster import Cluster
 from pipeline.job_file import JobError, Variant
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan
+from pipeline.prepared import Listings
 from pipeline.run import Selection, StageResult, Watcher, check_guides, resolve_job_weights, run_job
 from stages.stage import Table
 from storage.records import new_run_id
@@ -48,7 +49,8 @@ def run_variants(
     that a table of several variants is not made several times. Raises what `run_job` raises.
     """
     if len(variants) > 1:
-        _drop([_checked(variant, selection.force) for variant in variants], selection)
+        listings = Listings()
+        _drop([_checked(variant, selection.force, listings) for variant in variants], selection)
         selection = replace(selection, force=None, retry_rejects=False)
     cluster = HeldCluster(address)
     results = []
@@ -71,11 +73,11 @@ def _named(variant: Variant) -> Iterator[None]:
         raise JobError(str(error) if variant.label is None else f"sweep ({variant.label}): {error}") from None
 
 
-def _checked(variant: Variant, forced: str | None) -> Plan:
+def _checked(variant: Variant, forced: str | None, listings: Listings) -> Plan:
     """The variant's plan, once its model's weights and its guides are known to exist."""
     with _named(variant):
         resolve_job_weights(variant.job, new_run_id())
-        plan = make_plan(variant.job)
+        plan = listings.plan(variant.job)
         check_guides(variant.job, plan, forced)
     return plan
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.dotted_keys import set_key
+from pipeline.dotted_keys import lies_inside, places_of, set_key
 
 SHARED = ("name", "store", "sweep")
 """Keys that are the same in all variants: they lie in one store and are told apart by their labels."""
@@ -42,7 +42,7 @@ def expand_sweep(data: Mapping[str, Any]) -> list[Expansion]:
     """The variants of a job file that has a `sweep`, in its order, the last key changing fastest.
 
     Raises ValueError that begins with `sweep:` and names key and value: for another shape, a key that variants share,
-    a key inside another one, and for two variants of one label.
+    a key inside another one, two keys for one place, and for two variants of one label.
     """
     sweep = data["sweep"]
     base = {key: value for key, value in data.items() if key != "sweep"}
@@ -67,7 +67,7 @@ def _combinations(base: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[Exp
         _check_key(key)
         if not isinstance(values, list) or not values:
             raise ValueError(f"sweep: {key}: {values!r} should be a list of values, such as [3, 9]")
-    _check_apart(list(sweep))
+    _check_apart(base, list(sweep))
     names = _short_names(list(sweep))
     found = []
     for values in itertools.product(*sweep.values()):
@@ -88,7 +88,7 @@ def _named(base: Mapping[str, Any], number: int, entry: Any) -> Expansion:
         raise ValueError(f"sweep: {label}: set: {changes!r} should hold keys and values; {shape}")
     for key in changes:
         _check_key(key)
-    _check_apart(list(changes))
+    _check_apart(base, list(changes))
     return Expansion(label, _changed(base, changes), changes)
 
 
@@ -101,10 +101,15 @@ def _check_key(key: Any) -> None:
         )
 
 
-def _check_apart(keys: Sequence[str]) -> None:
+def _check_apart(base: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """No key sets what another one sets, however it is written: `methods.*.epsilon` is `methods.dnd.epsilon` too."""
+    places = {key: places_of(base, key) for key in keys}
     for outer, inner in itertools.permutations(keys, 2):
-        if inner.startswith(outer + "."):
-            raise ValueError(f"sweep: {inner}: lies inside {outer}, which is set as a whole; keep one of them")
+        for within, place in itertools.product(places[inner], places[outer]):
+            if within == place:
+                raise ValueError(f"sweep: {inner}: sets {place}, and so does {outer}; keep one of them")
+            if lies_inside(within, place):
+                raise ValueError(f"sweep: {inner}: lies inside {outer}, which is set as a whole; keep one of them")
 
 
 def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from pipeline.dotted_keys import places_of, row_names
 from pipeline.job_file import Variant, load_jobs
 from pipeline.plan import make_plan
 from pipeline.results import collect_results
@@ -63,6 +64,13 @@ def test_an_example_says_how_to_run_it_and_what_to_change_for_other_data(name):
     assert f"fieldmark run examples/{name}.yaml" in text
     assert f"fieldmark results examples/{name}.yaml --plot {name}.png" in text
     assert "For a data set of your own" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_of_an_example_can_be_reached_by_its_name(name):
+    data = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
+    for number, row in enumerate(row_names(data["methods"])):
+        assert places_of(data, f"methods.{row}.template") == [f"methods.{number}.template"]
 
 
 @pytest.mark.parametrize("name", ENCODE_NOTHING)

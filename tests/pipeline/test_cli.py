@@ -61,6 +61,7 @@ WRONG_CALLS = [
     (["run", "JOB", "--force", "all"], ["'all'", "describe"]),
     (["run", "JOB", "--from", "score", "--until", "describe"], ["--from score comes after --until describe"]),
     (["run", "JOB", "--dry-run", "--only", "nothing"], ["'nothing'"]),
+    (["run", "JOB", "--only", "score", "--until", "evaluate"], ["--only score", "leave out --until evaluate"]),
     (["predict", "JOB", "--method", "cilp"], ["--method cilp", "the job has clip, "]),
     (["predict", "JOB", "-o", "out.xlsx"], ["out.xlsx", ".csv, .parquet or .json"]),
     (["predict", "JOB", "-k", "0"], ["'-k'", "1"]),

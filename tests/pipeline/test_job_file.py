@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from pipeline.job_file import JobError, load_job
+from pipeline.job_file import JobError, load_job, load_jobs
 from pipeline.plan import make_plan
 from stages.settings import CenterGuide, ClipGuide, GuidedView, RandomView
 
@@ -96,6 +97,7 @@ def test_files_of_a_method_and_of_the_classes_to_score_are_relative_to_the_file_
 
 BAD = [
     ("dataset: {path: p}\nmehtods: [clip]\n", ["mehtods", "unknown key", "Did you mean 'methods'?", "Allowed here"]),
+    ("dataset: {path: p}\nsweeep: {seed: [1]}\n", ["sweeep", "Did you mean 'sweep'?", "max_rejects, sweep"]),
     ("dataset: {path: p, splts: {query: q}}\n", ["dataset.splts", "Did you mean 'splits'?", "classes"]),
     (
         "dataset: {path: p}\nviews: {v: {kind: random, corps: 3}}\nmethods: [clip]\n",
@@ -241,6 +243,36 @@ def test_a_wrong_override_is_told(job, override, words):
     with pytest.raises(JobError) as raised:
         load_job(job(FOUR_LINES + "methods: [clip, {name: dnd}]\nviews: {random: {kind: random}}\n"), [override])
     assert [word for word in words if word not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize("row", ["dnd", "0", "*"])
+def test_a_setting_of_a_method_in_a_file_that_lists_none_says_that_it_lists_none(job, row):
+    with pytest.raises(JobError, match=rf"--set methods\.{re.escape(row)}\.epsilon=0\.1: .* lists no methods; write"):
+        load_job(job(FOUR_LINES), [f"methods.{row}.epsilon=0.1"])
+
+
+ANCHORED = "views: {guided: &g {kind: guided, guide: clip, crops: 4}, other: *g}\nmethods: [clip]\n"
+
+
+def test_what_an_alias_repeats_stands_by_itself_when_one_of_them_is_changed(job):
+    loaded = load_job(job(FOUR_LINES + ANCHORED), ["views.guided.crops=9"])
+    assert [view.crops for view in loaded.views.values()] == [9, 4]
+    loaded = load_job(job(FOUR_LINES), [f"views={ANCHORED.splitlines()[0][7:]}", "views.guided.crops=9"])
+    assert [loaded.views[name].crops for name in ("guided", "other")] == [9, 4]
+    variants = load_jobs(job(FOUR_LINES + ANCHORED + "sweep: {views.guided.crops: [7, 9]}\n"))
+    assert [[view.crops for view in each.job.views.values()] for each in variants] == [[7, 4], [9, 4]]
+
+
+def test_a_value_set_in_every_method_is_each_ones_own(job):
+    methods = "methods: [dnd, {name: dnd, label: other}]\nviews: {random: {kind: random, crops: 2}}\n"
+    sets = ["methods.*.crop_weights=[1.0, 2.0]", "methods.dnd.crop_weights.0=3.0"]
+    loaded = load_job(job(FOUR_LINES + methods), sets)
+    assert [method.crop_weights for method in loaded.methods] == [[3.0, 2.0], [1.0, 2.0]]
+
+
+def test_an_anchor_inside_itself_is_told(job):
+    with pytest.raises(JobError, match=r"birds\.yaml: is not valid YAML: an anchor stands inside what it names"):
+        load_job(job("dataset: &d {path: *d}\n"))
 
 
 def test_guides_named_like_their_kind_need_no_entry(job):

@@ -63,6 +63,15 @@ def test_a_sweep_over_numbers_is_a_line_a_method_with_its_name_at_the_end(tmp_pa
     assert heights == sorted(heights, reverse=True), "accuracy grows, and SVG counts down the page"
 
 
+def test_a_method_that_the_sweep_does_not_touch_is_dotted_and_one_that_ties_by_chance_is_not(tmp_path):
+    swept = {f"n={n}": {"n": n} for n in (1, 2)}
+    same = [row("cupl", job, 0.5, 0.03) for job in swept]
+    ties = [row("dnd", job, 0.5, 0.01 * n) for n, job in enumerate(swept, start=1)]
+    for name, rows, bands in (("same", same, 0), ("ties", ties, 1)):
+        plot_results(rows, tmp_path / f"{name}.svg", swept, "")
+        assert (tmp_path / f"{name}.svg").read_text().count("fill-opacity: 0.13") == bands
+
+
 @pytest.mark.parametrize(("values", "ratio"), [([1, 10, 100], 1), ([1, 4, 16], 4)])
 def test_numbers_over_a_wide_range_get_a_logarithmic_axis_and_others_a_plain_one(tmp_path, values, ratio):
     rows, swept = numbers("n", values, {"dnd": 0.1})
@@ -90,6 +99,7 @@ def test_a_second_swept_key_becomes_panels_in_the_order_of_the_sweep(tmp_path):
         ({"a": {"n": 1}, "b": {"n": None}}, None),
         ({"a": {"n": True}, "b": {"n": False}}, None),
         ({"a": {}, "b": {}}, None),
+        ({}, None),
         ({"a": {"n": 1}}, None),
         ({"a": {"n": 1}, "b": {"m": 2}}, None),
         ({"a": {"n": 1}, "b": {}}, None),

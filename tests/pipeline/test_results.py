@@ -98,6 +98,12 @@ def test_a_method_that_is_not_evaluated_yet_is_left_out(job):
     assert (clip["method"], clip["best"], clip["p_best"], clip["told_apart"]) == ("clip", True, None, None)
 
 
+def test_a_method_of_which_some_draws_are_not_evaluated_is_left_out_and_not_averaged_over_the_others(job):
+    evaluated(tables_of(job)["methods.d_n&d.seed.4"], 0.9, 4)
+    evaluated(tables_of(job)["methods.clip"], 0.25, 3)
+    assert [row["method"] for row in collect_results(make_plan(job), "birds")] == ["clip"]
+
+
 def test_draws_of_a_methods_own_are_averaged_as_seeds_are(described):
     job = described(methods=[{"name": "waffle", "seeds": [5, 6]}])
     by_name = tables_of(job)

@@ -44,6 +44,12 @@ def test_a_stage_that_is_none_is_told_with_those_there_are(selection):
         selection.names(ORDER)
 
 
+@pytest.mark.parametrize(("way", "option"), [("start", "--from"), ("until", "--until")])
+def test_one_stage_alone_and_a_stretch_of_stages_are_not_asked_for_together(way, option):
+    with pytest.raises(ValueError, match=f"--only score is that stage alone; leave out {option} evaluate"):
+        Selection(only="score", **{way: "evaluate"}).names(ORDER)
+
+
 def test_an_empty_stretch_of_stages_is_refused():
     with pytest.raises(ValueError, match="--from project comes after --until describe"):
         Selection(start="project", until="describe").names(ORDER)

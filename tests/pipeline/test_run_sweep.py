@@ -6,15 +6,18 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from pipeline.job_file import JobError, Variant, load_jobs
 from pipeline.plan import make_plan
 from pipeline.run import Selection
-from pipeline.run_sweep import HeldCluster, for_its_table, run_variants
+from pipeline.run_sweep import for_its_table, run_variants
 from pipeline.watch import LogWatcher
 
 BIRDS = ("blue jay", "red robin", "wren")
@@ -118,13 +121,37 @@ def test_a_sweep_leaves_out_project_unless_it_is_asked_for():
     assert names(Selection(until="score")) == order[:4]
 
 
-def test_ray_stays_until_the_last_variant_has_run(ray):
-    cluster = HeldCluster()
-    cluster._ours = True
-    cluster._ray = ray
+SWEEPS_THAT_ONLY_START_RAY = """\
+import sys
+from pipeline import run_sweep
+from pipeline.job_file import load_jobs
+
+seen, ending = [], sys.argv[2]
+
+def start_ray(job, watcher, cluster, selection):
+    ray = cluster.ray()
+    seen.append(ray.get_runtime_context().get_job_id())
     cluster.stop()
-    assert cluster.started
     assert ray.is_initialized()
+    if ending == "fails" and len(seen) == 2:
+        raise RuntimeError("the second one")
+
+run_sweep.run_job = start_ray
+try:
+    run_sweep.run_variants(load_jobs(sys.argv[1]), None, None, run_sweep.Selection(), lambda variant: None)
+except RuntimeError as error:
+    print(error)
+import ray
+print(len(seen), len(set(seen)), ray.is_initialized())
+"""
+
+
+@pytest.mark.parametrize(("ending", "said"), [("done", ["2 1 False"]), ("fails", ["the second one", "2 1 False"])])
+def test_ray_stays_until_the_last_variant_has_run_or_one_has_failed_and_not_longer(small_job, ending, said):
+    job = small_job(sweep={"views.random.crops": [2, 3]}, methods=["clip", "dnd"])
+    call = [sys.executable, "-c", SWEEPS_THAT_ONLY_START_RAY, str(job), ending]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == said
 
 
 def test_run_says_as_json_what_each_variant_computed_and_shows_one_table(fieldmark, swept):
@@ -137,6 +164,8 @@ def test_run_says_as_json_what_each_variant_computed_and_shows_one_table(fieldma
     assert (said.status, said.out) == (0, "")
     assert [word for word in ["crops=2 (1 of 2)", "crops=3 (2 of 2)", "crops_mean"] if word not in said.err] == []
     assert f"fieldmark results {swept[0]} --plot job.png" in said.err
+    said = fieldmark("run", swept[0], "--set", "max_rejects=0.5")
+    assert f"fieldmark results {swept[0]} --plot job.png --set max_rejects=0.5" in said.err
     assert said.err.count("broken.png") == 1
 
 
@@ -176,11 +205,27 @@ def test_results_beside_another_job_say_of_which_job_a_variant_is(fieldmark, swe
 
 
 def test_results_of_a_sweep_that_was_stopped_show_what_is_there_and_say_what_is_not(fieldmark, swept):
-    said = fieldmark("results", swept[0], "--set", "sweep.views.random.crops=[2, 5]", "--json")
-    assert {row["job"] for row in json.loads(said.out)["methods"]} >= {"crops=2"}
-    said = fieldmark("results", swept[0], "--set", "sweep.views.random.crops=[2, 5]", "--set", "methods=[crops_mean]")
-    assert "no results yet of crops=5" in said.err
-    assert f"fieldmark run {swept[0]}" in said.err
+    changed = "sweep.views.random.crops=[2, 5]"
+    said = fieldmark("results", swept[0], "--set", changed, "--json")
+    assert [(row["job"], row["method"]) for row in json.loads(said.out)["methods"]] == [
+        ("crops=2", "clip"),
+        ("crops=2", "crops_mean"),
+        ("crops=5", "clip"),  # reads no crops, so that the first variant has done it
+    ]
+    assert "some results of crops=5 are not there yet" in said.err
+    assert f"fieldmark run {swept[0]} --set '{changed}'" in said.err
+
+
+def test_numbers_of_two_job_files_are_no_points_of_one_line(fieldmark, mine, tmp_path):
+    data = yaml.safe_load(mine.read_text())
+    for name, crops in (("pets", 2), ("food", 3)):
+        changed = data | {"name": name, "store": "runs/birds", "sweep": {"views.random.crops": [crops]}}
+        (mine.parent / f"{name}.yaml").write_text(yaml.safe_dump(changed))
+    files = [mine.parent / f"{name}.yaml" for name in ("pets", "food")]
+    assert fieldmark("results", *files, "--plot", tmp_path / "out.svg").status == 0
+    drawn = (tmp_path / "out.svg").read_text()
+    assert "pets crops=2" in drawn
+    assert "food crops=3" in drawn
 
 
 def test_status_shows_a_table_of_several_variants_once(fieldmark, swept):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,17 @@ def test_a_method_is_reached_by_its_row_name_by_its_place_and_by_a_star_for_all_
     assert [getattr(method, "max_crops", "none") for method in variant.job.methods] == ["none", "none", 2, 2, 2]
 
 
+def test_a_star_passes_over_a_method_that_its_other_settings_keep_from_crops(job):
+    base = BASE.replace("methods: [", "methods: [{name: abs, label: all, crops: whole}, {name: abs, crops: raw}, ")
+    (variant,) = load_jobs(job("{methods.*.max_crops: [2], methods.*.temperature: [0.5]}", base))
+    whole, raw, *_ = variant.job.methods
+    assert (whole.max_crops, raw.max_crops) == (None, 2)
+    assert (whole.temperature, raw.temperature) == (0.5, 0.5)
+    base = BASE.split("methods:")[0] + "methods: [{name: abs, crops: whole}]\n"
+    with pytest.raises(JobError, match="none of the methods has a setting 'max_crops' that it reads; there are abs"):
+        load_jobs(job("{methods.*.max_crops: [2]}", base))
+
+
 def test_a_bare_method_name_takes_settings(job):
     (variant,) = load_jobs(job("{methods.crops_mean.renormalize: [false]}"))
     assert variant.label == "renormalize=false"
@@ -120,6 +132,12 @@ WRONG = [
     ("{store: [a, b]}", ["store", "the same in all variants"]),
     ("{name: [a, b]}", ["name", "the same in all variants"]),
     ("{views.random: [{crops: 3}], views.random.crops: [3]}", ["views.random.crops: lies inside views.random"]),
+    (
+        "{methods.dnd.epsilon: [0.5, 0.7], methods.*.epsilon: [1.0]}",
+        ["methods.*.epsilon: sets methods.2.epsilon, and so does methods.dnd.epsilon; keep one"],
+    ),
+    ("{methods.dnd.epsilon: [0.5], methods.2.epsilon: [1.0]}", ["methods.2.epsilon", "and so does methods.dnd.eps"]),
+    ("[{label: a, set: {methods.2: clip, methods.dnd.epsilon: 1.0}}]", ["methods.dnd.epsilon: lies inside methods.2"]),
     ("{views.random.corps: [3]}", ["(views.random.corps = 3)", "Did you mean 'crops'?"]),
     ("{views.random.crops: [3, 0]}", ["(views.random.crops = 0)", "0 is not allowed", "greater than or equal to 1"]),
     ("{views.random.min_area: [0.5, 0.9]}", ["(views.random.min_area = 0.9)", "must not exceed max_area (0.75)"]),
@@ -172,6 +190,17 @@ def test_an_override_of_what_is_swept_says_how_to_narrow_the_sweep(job):
         load_jobs(job("[{label: a, set: {seed: 1}}]"), ["seed=4"])
     with pytest.raises(JobError, match=r"list of named variants.*--set sweep='\[\.\.\.\]'"):
         load_jobs(job("[{label: a, set: {seed: 1}}]"), ["sweep.seed=[1, 2]"])
+
+
+@pytest.mark.parametrize("override", ["methods.dnd.epsilon", "methods.2.epsilon", "methods.*.epsilon"])
+@pytest.mark.parametrize("swept", ["methods.dnd.epsilon", "methods.2.epsilon", "methods.*.epsilon"])
+def test_an_override_of_a_methods_swept_setting_is_refused_however_either_is_written(job, swept, override):
+    path = job(f"{{{swept}: [0.5, 1.0]}}")
+    with pytest.raises(JobError, match=rf"--set {re.escape(override)}=2.0: {re.escape(swept)} is swept"):
+        load_jobs(path, [f"{override}=2.0"])
+    assert (
+        load_jobs(job("{methods.sharp.epsilon: [0.5]}"), ["methods.dnd.epsilon=2.0"])[0].job.methods[2].epsilon == 2.0
+    )
 
 
 def test_who_needs_one_job_is_told_of_the_variants(job):
