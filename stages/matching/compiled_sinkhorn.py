@@ -48,10 +48,14 @@ def compiled_plan(cost: Tensor, a: Tensor, b: Tensor, *, epsilon: float, iterati
     near = ranges[0] <= REACH
     if not near.all():
         some = ~near
-        plan[some] = log_domain_plan(
-            cost[some], a[some], b[some], epsilon=epsilon, iterations=iterations, tolerance=None
-        )
+        plan[some] = _far_plan(cost[some], a[some], b[some], epsilon, iterations).float()
     return plan
+
+
+def _far_plan(cost: Tensor, a: Tensor, b: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """On logarithms, in float64: exponents of thousands leave float32 too few digits for the sums of a plan."""
+    sides = (cost.double(), a.double(), b.double())
+    return log_domain_plan(*sides, epsilon=epsilon, iterations=iterations, tolerance=None)
 
 
 def compiled_scores(crops: Tensor, texts: Tensor, a: Tensor, b: Tensor, *, epsilon: float, iterations: int) -> Tensor:
@@ -95,11 +99,17 @@ def compiled_scores(crops: Tensor, texts: Tensor, a: Tensor, b: Tensor, *, epsil
 
 
 def _block_size(batch: int, crop_count: int, text_count: int) -> tuple[int, int]:
-    """Images and classes of a block. Sixteen images side by side suit the kernel, else sixteen classes must do."""
+    """Images and classes of a block. Sixteen images side by side suit the kernel, else sixteen classes must do.
+
+    Their cosines are at most `_BLOCK_ELEMENTS` numbers, or those of sixteen problems if these are more.
+    """
+    entries = crop_count * text_count
+    fitting = _BLOCK_ELEMENTS // (entries * WIDTH)
     if batch < WIDTH:
-        return batch, WIDTH * max(1, _BLOCK_ELEMENTS // (batch * crop_count * text_count * WIDTH))
-    images = WIDTH * -(-_ENOUGH_COLUMNS // (WIDTH * crop_count))
-    return images, max(1, _BLOCK_ELEMENTS // (images * crop_count * text_count))
+        images = max(1, min(batch, fitting))
+        return images, WIDTH * max(1, fitting // images)
+    images = WIDTH * max(1, min(-(-_ENOUGH_COLUMNS // (WIDTH * crop_count)), fitting))
+    return images, max(1, _BLOCK_ELEMENTS // (images * entries))
 
 
 def _arrange(crops: Tensor, images_last: bool) -> Tensor:
@@ -135,6 +145,6 @@ def _solve_block(
     outer, problems = (~(ranges <= REACH)).nonzero()
     if len(outer):
         chosen, weights_a, weights_b = (torch.from_numpy(array[outer, ..., problems]) for array in (cosines, a, b))
-        plan = log_domain_plan(1 - chosen, weights_a, weights_b, epsilon=epsilon, iterations=iterations, tolerance=None)
+        plan = _far_plan(1 - chosen, weights_a, weights_b, epsilon, iterations)
         padding = (weights_a == 0).unsqueeze(-1) | (weights_b == 0).unsqueeze(-2)
         scores[outer, problems] = (plan * chosen.masked_fill(padding, 0.0)).sum(dim=(-2, -1)).numpy()

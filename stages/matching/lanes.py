@@ -2,9 +2,6 @@
 
 LLVM rarely finds such vectors by itself in loops that run over a few numbers in memory, so the loops say what they
 mean. Every target has them: one register with AVX-512, two with AVX2, four with NEON.
-
-numba's cache on disk notes changes of a kernel's own file alone: who changes this one or `exponential` changes a line
-of the kernels' files too (`scaling`, `soft_pass`), or machines with a cache go on with the old ones.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from .exponential import exp
+from .kernel import kernel
 from .lanes import WIDTH, above, gather, load, scatter, spread, store, turn
 
 REACH = 40.0
@@ -214,7 +215,7 @@ _VALUES, _WEIGHTS, _SCRATCH = _F[:, :, :, :], _F[:, :, :], _F[::1]
 _SETTINGS = (_F, numba.int64, numba.int64, numba.int64)
 
 
-@numba.njit(numba.void(_VALUES, _WEIGHTS, _WEIGHTS, *_SETTINGS, _SCRATCH, _F[:, :], _F[:, :]), cache=True, nogil=True)
+@kernel(_VALUES, _WEIGHTS, _WEIGHTS, *_SETTINGS, _SCRATCH, _F[:, :], _F[:, :])
 def scaled_scores(values, a, b, gain, iterations, start, stop, scratch, scores, ranges):
     """The sums of plan x value of the groups from `start` to `stop`, into `scores` [Q, P].
 
@@ -239,7 +240,7 @@ def scaled_scores(values, a, b, gain, iterations, start, stop, scratch, scores, 
         _write(load(scratch, ranges_at), ranges, q, first, count)
 
 
-@numba.njit(numba.void(_VALUES, _WEIGHTS, _WEIGHTS, *_SETTINGS, _SCRATCH, _VALUES, _F[:, :]), cache=True, nogil=True)
+@kernel(_VALUES, _WEIGHTS, _WEIGHTS, *_SETTINGS, _SCRATCH, _VALUES, _F[:, :])
 def scaled_plans(values, a, b, gain, iterations, start, stop, scratch, plans, ranges):
     """The plans of the groups from `start` to `stop`, into `plans` [Q, N, M, P]; else as `scaled_scores`.
 

@@ -16,6 +16,7 @@ Prior = Literal["auto", "none", "equal"]
 _BLOCK_ELEMENTS = {"cpu": 2**17, "cuda": 2**26}
 
 
+@torch.no_grad()
 def soft_match(
     features: Tensor,
     texts: Tensor,
@@ -43,13 +44,14 @@ def soft_match(
     every vote positive.
 
     Memory beyond the result is F x C an image for a few images at a time, and blocks of similarities that stay in
-    cache; never F x C x M. The result is exact (an online softmax). Gradients do not flow through it in float32 on a
-    CPU, where it is compiled.
+    cache; never F x C x M. The result is exact (an online softmax). No gradients flow through it.
 
-    Raises ValueError for a temperature <= 0, an unknown prior, and a class without texts.
+    Raises ValueError for a temperature <= 0, an unknown prior, features without rows, and a class without texts.
     """
-    if temperature <= 0:
+    if not temperature > 0:  # nor is a nan
         raise ValueError(f"temperature is {temperature}; it must be above 0, e.g. 0.03")
+    if features.shape[1] == 0:
+        raise ValueError(f"features {list(features.shape)} have no rows; every image needs at least one that votes")
     features, texts = at_least_float32(features), at_least_float32(texts)
     weights = _log_prior(mask, prior).to(features)
     if features.device.type == "cpu" and features.dtype == texts.dtype == torch.float32:

@@ -10,12 +10,13 @@ import numba
 import numpy as np
 
 from .exponential import exp
+from .kernel import kernel
 from .lanes import WIDTH, above, highest, load, spread, total
 
 _F = numba.float32
 
 
-@numba.njit(numba.void(_F[:, ::1], _F[:, ::1], numba.int64, _F, _F[:, :], _F[::1], _F[::1]), cache=True, nogil=True)
+@kernel(_F[:, ::1], _F[:, ::1], numba.int64, _F, _F[:, :], _F[::1], _F[::1])
 def read_block(similarity, prior, text_count, shift, numerators, largest, mass):
     """What the rows of a block say of its classes: sum_j e_j (s_j + shift) a class, with e = exp(s + prior - largest).
 
@@ -50,7 +51,7 @@ def read_block(similarity, prior, text_count, shift, numerators, largest, mass):
         mass[row] = total(together)
 
 
-@numba.njit(numba.void(_F[:, ::1], _F[:, ::1], _F[:, ::1], numba.int64, _F[:, ::1]), cache=True, nogil=True)
+@kernel(_F[:, ::1], _F[:, ::1], _F[:, ::1], numba.int64, _F[:, ::1])
 def add_votes(numerators, largest, mass, classes, logits):
     """Logits [B, C]: the sums over each image's rows of numerators [B x F, C] / the row's mass over all blocks.
 

@@ -11,12 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
 
 Task = TypeVar("Task")
+
+# By threads and process, because a fork has none of its parent's threads; a lock of the parent may be held for ever.
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_locks: dict[int, threading.Lock] = {}
+# Seconds within which even a machine that is far too busy starts its threads.
+_PATIENCE = 300
 
 
 def share(tasks: Sequence[Task], worker: Callable[[], Callable[[Task], None]], *, caller_works: bool = False) -> None:
@@ -31,7 +36,7 @@ def share(tasks: Sequence[Task], worker: Callable[[], Callable[[Task], None]], *
     if threads <= 1:
         _work(left, worker)
         return
-    pool = _pool(torch.get_num_threads(), os.getpid())
+    pool = _pool(torch.get_num_threads())
     others = [pool.submit(_work, left, worker) for _ in range(threads - caller_works)]
     if caller_works:
         _work(left, worker)
@@ -58,14 +63,28 @@ def _use_one_core() -> None:
     torch.set_num_threads(1)
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads whose products use one core each; `process` because a fork has none of its parent's threads."""
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads whose products use one core each; started once, and kept beside those of callers with another number."""
+    process = os.getpid()
+    with _locks.setdefault(process, threading.Lock()):
+        if (threads, process) not in _pools:
+            _pools[threads, process] = _start(threads)
+        return _pools[threads, process]
+
+
+def _start(threads: int) -> ThreadPoolExecutor:
+    """Returns when all threads have begun. Raises BrokenBarrierError when one does not."""
     pool = ThreadPoolExecutor(threads, "matching", initializer=_use_one_core)
-    started = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    # What a thread sets for itself is also the default of threads to come: put that back.
-    torch.set_num_threads(threads)
+    started = threading.Barrier(threads + 1, timeout=_PATIENCE)
+    try:
+        for _ in range(threads):
+            pool.submit(started.wait)
+        started.wait()
+    except BaseException:
+        started.abort()
+        pool.shutdown(wait=False)
+        raise
+    finally:
+        # What a thread sets for itself is also the default of threads to come: put that back.
+        torch.set_num_threads(threads)
     return pool

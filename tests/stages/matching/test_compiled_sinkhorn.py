@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from stages.matching import compiled_sinkhorn
+from stages.matching import compiled_sinkhorn, compiled_soft, threads
 from stages.matching.log_domain import log_domain_plan
 from stages.matching.pooling import mean_cosine
 from stages.matching.sinkhorn import emd_scores, sinkhorn_plan
+from stages.matching.soft import soft_match
 
 SIZES = [(1, 1), (1, 6), (6, 1), (2, 2), (9, 9), (7, 50), (33, 17), (60, 50)]
 
@@ -127,13 +128,13 @@ def test_scores_are_those_in_float64_for_few_images_and_many(unit_rows, images, 
         torch.testing.assert_close(scores.double(), expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_callers_side_by_side_get_what_one_gets(unit_rows, threads):
+@pytest.mark.parametrize("thread_count", [1, 2, 3])
+def test_callers_side_by_side_get_what_one_gets(unit_rows, thread_count):
     crops, texts = unit_rows(33, 9, 32).float(), unit_rows(300, 9, 32, seed=1).float()
     mask = torch.ones(300, 9, dtype=torch.bool)
     problems = draw_problems(2000, 9, 9)
     scores, plan = emd_scores(crops, texts, mask), sinkhorn_plan(*problems, epsilon=0.1)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(thread_count)
 
     def both(_):
         return emd_scores(crops, texts, mask), sinkhorn_plan(*problems, epsilon=0.1)
@@ -143,16 +144,55 @@ def test_callers_side_by_side_get_what_one_gets(unit_rows, threads):
             # A product of matrices may round otherwise when it has a core to itself.
             torch.testing.assert_close(again, scores, atol=1e-6, rtol=0)
             assert plan_again.equal(plan)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == thread_count
 
 
-def test_scores_can_be_computed_and_kept_in_inference_mode(unit_rows):
-    crops, texts = unit_rows(3, 4, 8).float(), unit_rows(5, 4, 8, seed=1).float()
-    mask = torch.ones(5, 4, dtype=torch.bool)
+def test_scores_can_be_computed_by_threads_and_kept_in_inference_mode(unit_rows, monkeypatch):
+    monkeypatch.setattr(compiled_sinkhorn, "_BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(compiled_soft, "_BLOCK_ELEMENTS", 1)
+    crops, texts = unit_rows(3, 4, 8).float(), unit_rows(40, 4, 8, seed=1).float()
+    mask = torch.ones(40, 4, dtype=torch.bool)
+    matches = (lambda x, t: emd_scores(x, t, mask, epsilon=0.005), lambda x, t: soft_match(x, t, mask))
+    alone = [match(crops, texts) for match in matches]
     torch.set_num_threads(2)
-    with torch.inference_mode():
-        inside = emd_scores(crops.clone(), texts.clone(), mask, epsilon=0.005)
-    assert inside.equal(emd_scores(crops, texts, mask, epsilon=0.005))
+    monkeypatch.setattr(threads, "_pools", {})
+    for match, expected in zip(matches, alone, strict=True):
+        threads._pools.clear()
+        with torch.inference_mode():
+            inside = match(crops.clone(), texts.clone())
+        assert threads._pools, "the threads had no part in it"
+        torch.testing.assert_close(inside, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 3, 15, 16, 100])
+@pytest.mark.parametrize("crops", [1, 9, 60, 200])
+@pytest.mark.parametrize("texts", [1, 9, 50, 3000])
+def test_a_block_is_small_or_sixteen_problems(images, crops, texts):
+    some, classes = compiled_sinkhorn._block_size(images, crops, texts)
+    assert some * classes >= 16
+    assert some * classes * crops * texts <= max(2**17, 16 * crops * texts)
+
+
+def test_masses_of_any_size_have_the_same_plan():
+    cost, a, b = draw_problems(20, 9, 9)
+    expected = oracle(cost, a, b)
+    for mass in (1e-36, 1e-10, 1e10, 1e30):
+        plan = sinkhorn_plan(cost, a * mass, b * mass, epsilon=0.1)
+        assert_plans_agree(plan / mass, expected)
+    mass = torch.tensor(10.0).pow(torch.linspace(-30, 30, 20)).unsqueeze(1)
+    plan = sinkhorn_plan(cost, a * mass, b * mass, epsilon=0.1)
+    assert_plans_agree(plan / mass.unsqueeze(2), expected)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 1e-6, 1e-8])
+def test_columns_sum_to_their_weights_however_small_epsilon_is(unit_rows, epsilon):
+    cost, a, b = draw_problems(20, 9, 9)
+    plan = sinkhorn_plan(cost, a, b, epsilon=epsilon)
+    assert (plan.sum(dim=1) - b).abs().max() < 1e-6
+    crops, texts, mask = unit_rows(3, 9, 64).float(), unit_rows(5, 9, 64, seed=1).float(), torch.ones(5, 9).bool()
+    # Plans of cosines in float32 are not those of cosines in float64 here, but they are about as good.
+    scores = emd_scores(crops, texts, mask, epsilon=epsilon)
+    assert (scores - emd_scores(crops.double(), texts.double(), mask, epsilon=epsilon)).abs().max() < 1e-3
 
 
 def test_a_small_epsilon_reaches_the_best_assignment(unit_rows):

@@ -50,3 +50,11 @@ def test_among_equal_scores_the_lowest_index_comes_first():
     assert indices[0].tolist() == [500, 0, 1, 2]
     assert values[0].tolist() == [1.0, 0.0, 0.0, 0.0]
     assert best_classes(logits[:, :3], 5)[1][0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_a_logit_that_is_no_number_wins_nothing_but_is_refused(wrong):
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = wrong
+    with pytest.raises(ValueError, match=r"logits of class number \[2\] \(1 in all\) are nan or infinite"):
+        best_classes(logits, 2)

@@ -186,19 +186,41 @@ def test_order_and_padding_never_matter_and_the_score_is_never_below_the_mean(se
     assert (scores >= mean_cosine(x, t, mask) - 1e-5).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_gradients_flow_and_tensors_that_want_some_are_welcome(unit_rows, dtype):
+    cost, a, b = (tensor.to(dtype) for tensor in (random_cost(3, 2, 2), uniform(2), uniform(2)))
+    wanting = [tensor.clone().requires_grad_() for tensor in (cost, a, b)]
+    plan = sinkhorn_plan(*wanting, epsilon=0.1)
+    assert not plan.requires_grad
+    assert plan.equal(sinkhorn_plan(cost, a, b, epsilon=0.1))
+    crops, texts, mask = unit_rows(2, 3, 8).to(dtype), unit_rows(4, 3, 8, seed=1).to(dtype), torch.ones(4, 3).bool()
+    scores = emd_scores(crops.clone().requires_grad_(), texts.clone().requires_grad_(), mask)
+    assert not scores.requires_grad
+    assert scores.equal(emd_scores(crops, texts, mask))
+
+
 def test_wrong_settings_are_refused_with_what_would_be_right(unit_rows):
     cost, a, b = random_cost(2, 2), uniform(2), uniform(2)
     with pytest.raises(ValueError, match="epsilon is 0; it must be above 0"):
         sinkhorn_plan(cost, a, b, epsilon=0)
+    with pytest.raises(ValueError, match="epsilon is nan; it must be above 0"):
+        sinkhorn_plan(cost, a, b, epsilon=math.nan)
     with pytest.raises(ValueError, match="at least 1"):
         sinkhorn_plan(cost, a, b, epsilon=0.1, iterations=0)
-    with pytest.raises(ValueError, match="same positive mass"):
-        sinkhorn_plan(cost, a, 2 * b, epsilon=0.1)
+    for wrong in (2 * b, b * math.inf, b * math.nan):
+        with pytest.raises(ValueError, match="same positive mass"):
+            sinkhorn_plan(cost, a, wrong, epsilon=0.1)
+    for sides in ((a[:1] * 2, b), (a, b[:1] * 2)):
+        with pytest.raises(ValueError, match="a cost of 2 rows and 2 columns needs one for each"):
+            sinkhorn_plan(cost, *sides, epsilon=0.1)
     crops, texts, mask = unit_rows(1, 2, 4), unit_rows(2, 2, 4), torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"no text for class number \[1\]"):
         emd_scores(crops, texts, torch.tensor([[True, True], [False, False]]))
     with pytest.raises(ValueError, match=r"crop_weights of row number \[0\] are negative"):
         emd_scores(crops, texts, mask, crop_weights=torch.tensor([[2.0, -1.0]]))
+    for wrong in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"crop_weights of row number \[0\] are negative, not finite"):
+            emd_scores(crops, texts, mask, crop_weights=torch.tensor([[2.0, wrong]]))
     with pytest.raises(ValueError, match=r"text_weights of row number \[1\] .* sum to 0"):
         emd_scores(crops, texts, mask, text_weights=torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="solver is 'magic'; it must be 'ours', 'pot' or 'exact'"):

@@ -161,9 +161,20 @@ def test_order_and_padding_never_matter(seed, crops, counts, dtype, prior):
     torch.testing.assert_close(shuffled.double(), expected[:, order], **within)
 
 
+def test_no_gradients_flow_and_tensors_that_want_some_are_welcome(unit_rows, dtype):
+    features, texts = unit_rows(2, 4, 8, dtype=dtype), unit_rows(3, 5, 8, seed=1, dtype=dtype)
+    logits = soft_match(features.clone().requires_grad_(), texts.clone().requires_grad_(), full(3, 5))
+    assert not logits.requires_grad
+    assert logits.equal(soft_match(features, texts, full(3, 5)))
+
+
 def test_wrong_settings_are_refused_with_what_would_be_right(unit_rows):
     with pytest.raises(ValueError, match="temperature is 0; it must be above 0"):
         soft_match(unit_rows(1, 2, 4), unit_rows(2, 2, 4), full(2, 2), temperature=0)
+    with pytest.raises(ValueError, match="temperature is nan; it must be above 0"):
+        soft_match(unit_rows(1, 2, 4), unit_rows(2, 2, 4), full(2, 2), temperature=torch.nan)
+    with pytest.raises(ValueError, match=r"features \[1, 0, 4\] have no rows"):
+        soft_match(unit_rows(1, 2, 4)[:, :0], unit_rows(2, 2, 4), full(2, 2))
     with pytest.raises(ValueError, match=r"no text for class number \[0\]"):
         soft_match(unit_rows(1, 2, 4), unit_rows(2, 2, 4), torch.tensor([[False, False], [True, False]]))
     with pytest.raises(ValueError, match="prior is 'flat'; it must be 'auto', 'none' or 'equal'"):

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 
+from stages.matching import threads as pools
 from stages.matching.threads import share
 
 
@@ -58,6 +59,59 @@ def test_threads_have_buffers_of_their_own_and_products_on_one_core():
     other.start()
     other.join()
     assert later == [3]
+
+
+def who_works(threads: int) -> set[threading.Thread]:
+    torch.set_num_threads(threads)
+    meet = threading.Barrier(threads, timeout=60)
+    owners = set()
+
+    def do(_):
+        meet.wait()
+        owners.add(threading.current_thread())
+
+    share(range(threads), lambda: do)
+    return owners
+
+
+def test_callers_with_different_numbers_of_threads_do_not_take_them_from_each_other():
+    two, three = who_works(2), who_works(3)
+    assert (len(two), len(three)) == (2, 3)
+    assert who_works(2) == two
+    assert who_works(3) == three
+
+
+def test_callers_who_begin_together_start_the_threads_once(monkeypatch):
+    starts = []
+    start = pools._start
+    monkeypatch.setattr(pools, "_pools", {})
+    monkeypatch.setattr(pools, "_start", lambda threads: starts.append(threads) or start(threads))
+    together = threading.Barrier(8, timeout=60)
+
+    def call():
+        torch.set_num_threads(2)
+        together.wait()
+        share(range(4), lambda: lambda task: None)
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert starts == [2]
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_not_a_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(pools, "_pools", {})
+    monkeypatch.setattr(pools, "_PATIENCE", 0.2)
+    torch.set_num_threads(2)
+    with monkeypatch.context() as broken:
+        broken.setattr(pools.ThreadPoolExecutor, "submit", lambda *_: None)
+        with pytest.raises(threading.BrokenBarrierError):
+            share(range(4), lambda: lambda task: None)
+    done = []
+    share(range(4), lambda: done.append)
+    assert sorted(done) == list(range(4))
 
 
 @pytest.mark.parametrize("caller_works", [False, True])
