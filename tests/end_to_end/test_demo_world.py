@@ -55,7 +55,7 @@ def test_the_demo_shows_what_it_promises(demo: tuple[Path, str]):
     for words in (
         "Accuracy",
         "interval",
-        "ms / image",
+        "ms per",
         "Some predictions",
         "Crops most like",
         str(folder / "job.yaml"),
