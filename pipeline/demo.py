@@ -45,8 +45,6 @@ views:
   # ABS's crops around what the CLS token attends to, in pixels and in features. The paper's sides are .5 to .9 of the
   # image; these were better on the validation species, for the birds are small in their pictures.
   guided: {kind: guided, guide: clip, crops: 16, min_side: 0.3, max_side: 0.7}
-  # WCA's square crops, as many as the random ones.
-  squares: {kind: squares, crops: 9}
 
 methods:
   - clip                                                # "a photo of a {species}.": names mean nothing in this world
@@ -54,7 +52,7 @@ methods:
   - waffle                                              # nor with random words, drawn seven times
   - clip_d                                              # the whole image against descriptors, mean of cosines
   - cupl                                                # the whole image against the mean descriptor
-  - wca                                                 # square crops and descriptors, weighted by relevance
+  - {name: wca, views: random}                          # random crops and descriptors, weighted by relevance
   - crops_mean                                          # the mean of random crops against the mean descriptor
   - {name: dnd, epsilon: 0.05}                          # random crops and descriptors matched by optimal transport
   - {name: dnd, label: dnd_guided, views: guided}       # the same with guided crops, epsilon .1
