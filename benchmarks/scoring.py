@@ -38,25 +38,32 @@ def scoring(full: bool = False) -> dict[str, Any]:
 
     Every method of the registry (the draws of one count as one method) and the ablations of ABS, 1,000 classes of 50
     descriptions, d = 512; 500 images, or 50,000 if `full`. No views count as a view set of their own; `slowest` is the
-    slowest method of each. `scoring_peak_bytes` is the peak PSS of the stage's processes, for half the images and all.
+    slowest method of each. `images_per_second_by_cores` is of half the images, an actor a core. `scoring_peak_bytes` is the
+    peak PSS of the stage's processes, for half the images and all.
     """
-    images = 50_000 if full else 500
+    images, cores = 50_000 if full else 500, os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="fieldmark-scoring-") as folder:
-        figures = _child("ratio", folder, IMAGES_A_TURN)
+        figures = _child("ratio", folder, IMAGES_A_TURN, 1)
         del figures["peak_bytes"]
-        parts = {count: _child("stage", folder, count) for count in (images // 2, images)}
+        parts = {count: _child("stage", folder, count, cores) for count in (images // 2, images)}
+        with tempfile.TemporaryDirectory(prefix="fieldmark-scoring-") as other:
+            alone = _child("stage", other, images // 2, 1)
     figures["images_per_second"] = parts[images]["images_per_second"]
+    figures["images_per_second_by_cores"] = {
+        "1": alone["images_per_second"],
+        str(cores): parts[images // 2]["images_per_second"],
+    }
     figures["scoring_peak_bytes"] = {str(count): part["peak_bytes"] for count, part in parts.items()}
     return figures
 
 
-def _child(part: str, folder: str, images: int) -> dict[str, Any]:
+def _child(part: str, folder: str, images: int, cores: int) -> dict[str, Any]:
     """A part in a process of its own, so that what one holds does not count as another's memory."""
     from benchmarks.encode import tell
     from benchmarks.growth import SECONDS_BETWEEN_LOOKS, proportional_bytes
 
-    tell(f"scoring: {part}, {images} images")
-    command = [sys.executable, "-m", "benchmarks.scoring", part, folder, str(images)]
+    tell(f"scoring: {part}, {images} images, {cores} cores")
+    command = [sys.executable, "-m", "benchmarks.scoring", part, folder, str(images), str(cores)]
     child, peak = subprocess.Popen(command, stdout=subprocess.PIPE, text=True), 0.0
     while child.poll() is None:
         peak = max(peak, proportional_bytes(child.pid))
@@ -136,14 +143,14 @@ def _fill(table: Any, columns: dict[str, tuple[int, ...]], dtype: Any, constants
         table.keeper.append(pa.table(rows), "run")
 
 
-def _ratio(folder: Path, images: int) -> dict[str, Any]:
+def _ratio(folder: Path, images: int, cores: int) -> dict[str, Any]:
     """One actor's seconds for all methods together, over the sum of the slowest method of each view set alone."""
     tables = plan_of_encoded_job(folder, images).of("score").tables
     keys = list(tables[0].wanted)
     by_method: dict[str, list[Any]] = {}
     for table in tables:  # the draws of one method are one method's work
         by_method.setdefault(table.plan[0].method.row_name, []).append(table)
-    actors = {name: _actor(some) for name, some in by_method.items()} | {"all": _actor(tables)}
+    actors = {name: _actor(some, cores) for name, some in by_method.items()} | {"all": _actor(tables, cores)}
     seconds: dict[str, list[float]] = {name: [] for name in actors}
     for turn in range(TURNS + 1):
         for name, actor in actors.items():
@@ -165,24 +172,24 @@ def _ratio(folder: Path, images: int) -> dict[str, Any]:
     }
 
 
-def _actor(tables: Sequence[Any]) -> Any:
+def _actor(tables: Sequence[Any], threads: int) -> Any:
     from stages.score import _ScoreActor
     from stages.settings import ScoreSettings
 
-    actor = _ScoreActor({table.name: table.plan[0] for table in tables}, ScoreSettings(), 1, "run")
+    actor = _ScoreActor({table.name: table.plan[0] for table in tables}, ScoreSettings(), threads, "run")
     actor.setup()
     return actor
 
 
-def _stage(folder: Path, images: int) -> dict[str, Any]:
-    """Images a second of the stage on Ray, from its start to its end."""
+def _stage(folder: Path, images: int, cores: int) -> dict[str, Any]:
+    """Images a second of the stage on a Ray of so many cores, an actor on each, from its start to its end."""
     import ray
 
     from stages.stage import Run
 
     plan = plan_of_encoded_job(folder, images)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
     scoring = plan.of("score")
     start = time.perf_counter()
     scoring.stage.compute(scoring.tables, plan.inputs, Run("run", lambda done, rejected: None, lambda: ray))
@@ -194,6 +201,7 @@ if __name__ == "__main__":
     parser.add_argument("part", choices=["ratio", "stage"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("images", type=int)
+    parser.add_argument("cores", type=int)
     arguments = parser.parse_args()
     measure = {"ratio": _ratio, "stage": _stage}[arguments.part]
-    print(json.dumps(measure(arguments.folder, arguments.images)))
+    print(json.dumps(measure(arguments.folder, arguments.images, arguments.cores)))
