@@ -38,8 +38,8 @@ def scoring(full: bool = False) -> dict[str, Any]:
 
     Every method of the registry (the draws of one count as one method) and the ablations of ABS, 1,000 classes of 50
     descriptions, d = 512; 500 images, or 50,000 if `full`. No views count as a view set of their own; `slowest` is the
-    slowest method of each. `images_per_second_by_cores` is of half the images, an actor a core. `scoring_peak_bytes` is the
-    peak PSS of the stage's processes, for half the images and all.
+    slowest method of each. `images_per_second_by_cores` is of half the images, an actor a core. `scoring_peak_bytes` is
+    the peak PSS of the stage's processes, for half the images and all.
     """
     images, cores = 50_000 if full else 500, os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="fieldmark-scoring-") as folder:
