@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from stages.settings import ModelSettings
 from stages.stage import NotKnownYet, weights_cache
 from stages.vision.model_error import ModelError
 from stages.weights import load_model, model_weights_id
+from storage import files
 from storage.records import read_records
 
 TABLES = ("crops", "images", "descriptors")
@@ -48,17 +50,17 @@ class FeatureStore:
         if not fitting:
             raise StoreError(f"{store} has no completed run{f' of {job}' if job else ''}: run the job first")
         newest = fitting[-1]
-        database = Path(store) / newest["database"]
-        if not database.is_dir():
+        database = os.path.join(store, newest["database"])
+        if not files.exists(database):
             raise StoreError(f"{database} is gone: run the job again, it is projected from the shards")
         model = ModelSettings.model_validate(newest["settings"]["model"])
         try:
-            weights = model_weights_id(model, weights_cache(Path(store)))
+            weights = model_weights_id(model, weights_cache(str(store)))
         except (FileNotFoundError, NotKnownYet) as error:
             raise StoreError(f"the store's model is gone: {error}") from None
         if weights != newest["weights"]:
             raise StoreError(f"the weights of {model.name} are not those that made this store: run the job again")
-        return cls(str(database), model, weights, weights_cache(Path(store)))
+        return cls(database, model, weights, weights_cache(str(store)))
 
     @classmethod
     def of_plan(cls, plan: Plan, job: Job) -> tuple[FeatureStore, bool]:
@@ -68,12 +70,12 @@ class FeatureStore:
         """
         projected = plan.of("project")
         if projected.done:
-            return cls(projected.tables[0].keeper.uri, job.model, _weights(plan), weights_cache(Path(job.store))), True
+            return cls(projected.tables[0].keeper.uri, job.model, _weights(plan), weights_cache(job.store)), True
         now = _of_features(fingerprints(plan))
         for record in reversed(read_records(job.store)):
             if record["database"] and now and _of_features(record["tables"]) == now:
-                database = str(Path(job.store) / record["database"])
-                return cls(database, job.model, _weights(plan), weights_cache(Path(job.store))), False
+                database = os.path.join(job.store, record["database"])
+                return cls(database, job.model, _weights(plan), weights_cache(job.store)), False
         raise StoreError("these settings were not run to the end yet")
 
     def search(

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from pipeline.job_file import JobError
+from pipeline.job_error import JobError
 from stages.datasets.folder import proposed_splits
 
 TEMPLATE = """\

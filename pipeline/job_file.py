@@ -12,16 +12,13 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.dotted_keys import lies_inside, places_of, set_key
+from pipeline.job_error import JobError
 from pipeline.mistakes import explain_mistakes
 from pipeline.settings import Job
 from pipeline.sweep import Expansion, expand_sweep
 from prompts.descriptor_file import UniqueKeyLoader
 from stages.settings import ModelSettings
 from stages.weights import LOCAL_FOLDER_FILES, is_weights_file
-
-
-class JobError(ValueError):
-    """A job file or call that is wrong; the message names file, key, value and what is allowed."""
 
 
 @dataclass(frozen=True)

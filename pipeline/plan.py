@@ -5,11 +5,10 @@ Made from the job file, the data set's folder and the store alone; no Ray, no to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,7 +21,6 @@ from stages.manifest import read_manifest
 from stages.project import Project
 from stages.score import Score
 from stages.stage import Inputs, NotKnownYet, Stage, Table
-from storage.shards import ShardTable
 
 READ_SPLITS = ("query",)
 """Splits whose images are encoded; `validation` and `support` are for stages that choose or adapt."""
@@ -109,9 +107,9 @@ def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None
 
     `listed` is what `read_manifest` says of its data set, where another plan has just asked; else it is read.
     """
-    manifest, names = listed or read_manifest(job.dataset, str(Path(job.store) / "listings"))
+    manifest, names = listed or read_manifest(job.dataset, os.path.join(job.store, "listings"))
     kept: dict[str, tuple[Table, ...]] = {}
-    inputs = Inputs(Path(job.store), manifest, names, kept)
+    inputs = Inputs(job.store, manifest, names, kept)
     plans = []
     for stage in stages_of(job):
         try:
@@ -121,53 +119,3 @@ def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None
         else:
             plans.append(StagePlan(stage, kept[stage.name]))
     return Plan(tuple(plans), inputs)
-
-
-def why_missing(table: Table, store: Path) -> str:
-    """Why a table lacks rows, in words a person understands; empty when it lacks none."""
-    if not table.missing:
-        return ""
-    if not isinstance(table.keeper, ShardTable):
-        return "the tables it shows have changed" if table.keeper.bytes() else "not made yet"
-    count = len(table.missing)
-    if table.keeper.exists and table.keeper.rows():
-        return f"{count:,} of {len(table.wanted):,} rows are new or were not reached"
-    former = _former_table(table, store)
-    if former is None:
-        return "not made yet"
-    changes = _changes(former, table.ingredients.as_dict())
-    return f"{'; '.join(changes) or 'inputs changed'}: starts a new table"
-
-
-def _former_table(table: Table, store: Path) -> dict[str, Any] | None:
-    """What the newest other table of this stage and name was made of."""
-    newest, found = 0.0, None
-    folder = store / "tables" / table.stage
-    for place in folder.iterdir() if folder.is_dir() else ():
-        if place.name == table.fingerprint or not (other := ShardTable(str(place))).exists:
-            continue
-        description, modified = other.description(), other.modified() or 0.0
-        if description["name"] == table.name and modified > newest:
-            newest, found = modified, description
-    return found
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    changes = []
-    for name in dict.fromkeys([*old["settings"], *new["settings"]]):
-        before, after = old["settings"].get(name), new["settings"].get(name)
-        if before != after:
-            changes.append(f"{name} {_show(before)} -> {_show(after)}")
-    if old["version"] != new["version"]:
-        changes.append("the stage's code changed")
-    if old["weights"] != new["weights"]:
-        changes.append("the model's weights changed")
-    for kind in ("rows", "whole"):
-        for name in dict.fromkeys([*old[kind], *new[kind]]):
-            if old[kind].get(name) != new[kind].get(name):
-                changes.append(f"{name} changed")
-    return changes
-
-
-def _show(value: Any) -> str:
-    return "unset" if value is None else str(value)

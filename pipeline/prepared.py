@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.job_file import JobError, Variant, load_jobs
+from pipeline.job_error import JobError
+from pipeline.job_file import Variant, load_jobs
 from pipeline.plan import Plan, make_plan
 from pipeline.settings import Job
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.plan import Plan, make_plan
 from pipeline.settings import Job
-from storage.files import sweep_temporaries
+from storage import files
 from storage.records import read_records, write_record
 
 LIBRARIES = (
@@ -72,7 +72,7 @@ def _database(plan: Plan) -> str | None:
     projected = plan.of("project")
     if not projected.tables or not projected.done:
         return None
-    return Path(projected.tables[0].keeper.uri).relative_to(plan.inputs.store).as_posix()
+    return files.relative(projected.tables[0].keeper.uri, plan.inputs.store)
 
 
 def _weights(plan: Plan) -> str | None:
@@ -109,7 +109,7 @@ def _git_commit() -> str | None:
 def sweep_dead_runs(store: str, run_id: str) -> None:
     """Remove temporary files of runs whose process is gone."""
     alive = {record["run"] for record in read_records(store) if _is_alive(record)} | {run_id}
-    sweep_temporaries(store, lambda run: run in alive)
+    files.sweep_temporaries(store, lambda run: run in alive)
 
 
 def _is_alive(record: dict[str, Any]) -> bool:

@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from pipeline.cluster import Cluster
-from pipeline.job_file import JobError
+from pipeline.job_error import JobError
 from pipeline.plan import Plan, StagePlan, make_plan, stages_of
 from pipeline.record import RunRecord, sweep_dead_runs
 from pipeline.settings import Job
@@ -115,7 +114,7 @@ def run_job(job: Job, watcher: Watcher, cluster: Cluster, selection: Selection =
 
 def resolve_job_weights(job: Job, run_id: str) -> None:
     """Before anything is planned, find out which weights public names stand for. Raises JobError for a wrong one."""
-    cache = weights_cache(Path(job.store))
+    cache = weights_cache(job.store)
     guides = guides_in_use([(view, 0) for view in job.views.values()], job.guides)
     if not is_resolved(job.model, cache):
         from stages.vision.towers import ModelError, check_weights

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pipeline.cluster import Cluster
-from pipeline.job_file import JobError, Variant
+from pipeline.job_error import JobError
+from pipeline.job_file import Variant
 from pipeline.plan import Plan
 from pipeline.prepared import Listings
 from pipeline.run import Selection, StageResult, Watcher, check_guides, resolve_job_weights, run_job

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.plan import Plan, why_missing
+from pipeline.plan import Plan
 from pipeline.results_table import lay_out
+from pipeline.why import why_missing
 from stages.stage import Table as StageTable
 from storage import files
 from storage.records import read_records
@@ -26,7 +26,7 @@ def status_rows(plan: Plan) -> list[dict[str, Any]]:
     last written, in ISO 8601 and UTC, null before that; `seconds` is how long its stage took in the newest run in which
     it computed something, null before that. Counts are null where they are known only after another stage.
     """
-    store, seconds = plan.inputs.store, _seconds_of_stages(str(plan.inputs.store))
+    store, seconds = plan.inputs.store, _seconds_of_stages(plan.inputs.store)
     rows = []
     for stage in plan.stages:
         name = stage.stage.name
@@ -46,7 +46,7 @@ def status_rows(plan: Plan) -> list[dict[str, Any]]:
                     "why": why_missing(table, store),
                     "bytes": table.keeper.bytes(),
                     "location": location,
-                    "path": Path(location).relative_to(store).as_posix(),
+                    "path": files.relative(location, store),
                     "modified": _modified(table),
                     "seconds": seconds.get(name),
                 }

@@ -93,7 +93,7 @@ class Project(Stage):
             "crops": digest_pairs((key, digest([row["split"], row["class"]])) for key, row in images.items()),
             "descriptors": digest_pairs((row["id"], row["text"]) for row in descriptors),
         }
-        uri = str(inputs.store / "lance" / digest({"stage": self.name, **ingredients.as_dict()}))
+        uri = os.path.join(inputs.store, "lance", digest({"stage": self.name, **ingredients.as_dict()}))
         return [
             Table(
                 stage=self.name,

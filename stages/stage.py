@@ -6,11 +6,11 @@ rows (`compute`). A fingerprint is made of everything that decides a table's row
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -104,7 +104,8 @@ class NotKnownYet(Exception):
 class Inputs:
     """What a stage may look at to say which tables it keeps."""
 
-    store: Path
+    store: str
+    """folder of everything computed, or where an object store begins (`s3://bucket/prefix`)"""
     manifest: pa.Table
     """one row an image: key, id, version, uri, split, class (null when unlabelled)"""
     names: Mapping[str, str]
@@ -133,16 +134,16 @@ class Inputs:
     def shard_table(self, stage: str, ingredients: Ingredients) -> ShardTable:
         """Where the rows of a table with these ingredients lie in the store."""
         fingerprint = digest({"stage": stage, **ingredients.as_dict()})
-        return ShardTable(str(self.store / "tables" / stage / fingerprint))
+        return ShardTable(os.path.join(self.store, "tables", stage, fingerprint))
 
     def weights_cache(self) -> str:
         """Where hashes of weights files are remembered, by path, size and mtime."""
         return weights_cache(self.store)
 
 
-def weights_cache(store: Path) -> str:
+def weights_cache(store: str) -> str:
     """Where a store remembers the hashes of weights files."""
-    return str(store / "weights.json")
+    return os.path.join(store, "weights.json")
 
 
 @dataclass(frozen=True)

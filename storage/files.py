@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -70,6 +71,20 @@ def list_files(folder: str, suffix: str) -> list[str]:
     except FileNotFoundError:
         return []
     return [os.path.join(folder, name) for name in sorted(names) if name.endswith(suffix) and name[0] != "."]
+
+
+def list_folders(folder: str) -> list[str]:
+    """Sorted paths of the visible folders in `folder` itself; none if it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir() and entry.name[0] != ".")
+    except FileNotFoundError:
+        return []
+
+
+def relative(path: str, base: str) -> str:
+    """What leads from `base` to a path below it, with forward slashes."""
+    return PurePosixPath(path).relative_to(PurePosixPath(base)).as_posix()
 
 
 def folder_bytes(folder: str) -> int:

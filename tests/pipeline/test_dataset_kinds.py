@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.job_file import JobError, load_job
+from pipeline.job_error import JobError
+from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 
 KINDS = {

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from pipeline.job_file import JobError, load_job, load_jobs
+from pipeline.job_error import JobError
+from pipeline.job_file import load_job, load_jobs
 from pipeline.plan import make_plan
 from stages.settings import CenterGuide, ClipGuide, GuidedView, RandomView
 

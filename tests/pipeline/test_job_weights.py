@@ -8,7 +8,8 @@ import json
 import pytest
 
 from pipeline.feature_store import FeatureStore, StoreError
-from pipeline.job_file import JobError, load_job
+from pipeline.job_error import JobError
+from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from stages.settings import ModelSettings
 

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from pipeline.job_file import load_job
-from pipeline.plan import make_plan, stages_of, why_missing
+from pipeline.plan import make_plan, stages_of
+from pipeline.why import why_missing
 from stages.stage import Run
 
 
@@ -160,7 +160,7 @@ def test_a_changed_description_of_one_class_is_one_row_of_describe_and_new_predi
     (tmp_path / "marks.json").write_text(json.dumps(marks | {"wren": ["a cocked tail"]}))
     table = make_plan(job).of("describe").tables[0]
     assert [key.split("@")[0] for key in table.missing] == ["wren"]
-    assert why_missing(table, Path(job.store)) == "1 of 3 rows are new or were not reached"
+    assert why_missing(table, job.store) == "1 of 3 rows are new or were not reached"
     describe(job)
     after = {table.name: table.fingerprint for table in make_plan(job).of("score").tables}
     assert {name for name in before if before[name] != after[name]} == {*before} - {"methods.clip", "methods.clip_e"}
@@ -187,15 +187,15 @@ def test_why_missing_says_not_made_which_setting_changed_or_how_many_rows_are_ne
     path = small_job()
     job = load_job(path)
     table = table_of(job, "encode_images", "views.random")
-    assert why_missing(table, Path(job.store)) == "not made yet"
+    assert why_missing(table, job.store) == "not made yet"
     put_rows(table, table.wanted[:2])
-    assert why_missing(table_of(job, "encode_images", "views.random"), Path(job.store)) == (
+    assert why_missing(table_of(job, "encode_images", "views.random"), job.store) == (
         "4 of 6 rows are new or were not reached"
     )
     put_rows(table, table.wanted[2:])
-    assert why_missing(table_of(job, "encode_images", "views.random"), Path(job.store)) == ""
+    assert why_missing(table_of(job, "encode_images", "views.random"), job.store) == ""
     changed = table_of(load_job(path, ["views.random.crops=4", "seed=2"]), "encode_images", "views.random")
-    assert why_missing(changed, Path(job.store)) == "seed 0 -> 2; views.crops 3 -> 4: starts a new table"
+    assert why_missing(changed, job.store) == "seed 0 -> 2; views.crops 3 -> 4: starts a new table"
 
 
 def test_why_missing_says_when_the_weights_changed(small_job, stub_model, tmp_path):
@@ -206,7 +206,7 @@ def test_why_missing_says_when_the_weights_changed(small_job, stub_model, tmp_pa
     put_rows(table, table.wanted)
     (model / "open_clip_model.safetensors").write_bytes(b"other weights")
     changed = table_of(job, "encode_images", "whole")
-    assert why_missing(changed, Path(job.store)) == "the model's weights changed: starts a new table"
+    assert why_missing(changed, job.store) == "the model's weights changed: starts a new table"
 
 
 def test_an_image_that_several_tables_reject_is_told_once_and_only_while_it_is_wanted(small_job, tmp_path):

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipeline.job_file import JobError, Variant, load_jobs
+from pipeline.job_error import JobError
+from pipeline.job_file import Variant, load_jobs
 from pipeline.plan import make_plan
 from pipeline.run import Selection
 from pipeline.run_sweep import for_its_table, run_variants

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.job_file import JobError, load_job, load_jobs
+from pipeline.job_error import JobError
+from pipeline.job_file import load_job, load_jobs
 from pipeline.plan import make_plan
 from pipeline.sweep import expand_sweep
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ def described(tmp_path):
         path = tmp_path / "marks.json"
         path.write_text(json.dumps(entries))
         names = {f"{name} ({number})": name for number, name in enumerate(classes)}
-        inputs = Inputs(Path(tmp_path / "store"), SCHEMA.empty_table(), names, {})
+        inputs = Inputs(str(tmp_path / "store"), SCHEMA.empty_table(), names, {})
         stage = Describe({"marks": FileDescriptors(path=str(path))})
         counted = []
         tables = stage.tables(inputs)
@@ -67,7 +66,7 @@ def test_a_class_without_descriptors_is_told_with_set_and_file(described):
 def test_two_sets_that_say_the_same_share_their_rows(tmp_path):
     path = tmp_path / "marks.json"
     path.write_text(json.dumps(MARKS))
-    inputs = Inputs(tmp_path / "store", SCHEMA.empty_table(), {"wren": "wren"}, {})
+    inputs = Inputs(str(tmp_path / "store"), SCHEMA.empty_table(), {"wren": "wren"}, {})
     settings = FileDescriptors(path=str(path))
     stage = Describe({"a": settings, "b": settings})
     stage.compute(stage.tables(inputs)[:1], inputs, Run("run", lambda done, rejected: None, lambda: None))

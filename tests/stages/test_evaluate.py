@@ -199,7 +199,7 @@ def job(tmp_path, stored, score_table):
         scored = [score_table(name, predictions, whole, **reading) for name, predictions in methods.items()]
         kept = {"encode_images": [whole], "score": scored}
         names = dict(zip(CLASSES, CLASSES, strict=True))
-        return Inputs(tmp_path, pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), names, kept)
+        return Inputs(str(tmp_path), pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), names, kept)
 
     return make
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 
@@ -22,7 +20,7 @@ def inputs(*labels: tuple[str, str | None]) -> Inputs:
         {"key": f"{n}@1", "id": str(n), "version": "1", "uri": str(n), "split": split, "class": label}
         for n, (split, label) in enumerate(labels)
     ]
-    return Inputs(Path("."), pa.Table.from_pylist(rows, SCHEMA), NAMES, {})
+    return Inputs(".", pa.Table.from_pylist(rows, SCHEMA), NAMES, {})
 
 
 def test_labelled_classes_are_those_of_query_images_in_the_order_of_the_job():

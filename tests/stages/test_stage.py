@@ -21,7 +21,7 @@ def table_in(folder: Path, wanted: list[str], ingredients: Ingredients = MADE) -
 
 
 def inputs(store: Path, **kept) -> Inputs:
-    return Inputs(store, SCHEMA.empty_table(), {}, kept)
+    return Inputs(str(store), SCHEMA.empty_table(), {}, kept)
 
 
 def test_wanted_less_rejected_less_present_is_missing(tmp_path):

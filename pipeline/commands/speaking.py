@@ -1,0 +1,42 @@
+"""How commands speak: people's tables and progress on standard error, answers on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from pipeline.job_error import JobError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; wide where there is none, so that tables in a file are not folded."""
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
+    return Console(stderr=stderr, width=width)
+
+
+people = console(stderr=True)
+
+
+def wrong(message: str) -> JobError:
+    """The error of a call that cannot be meant: exit status 2."""
+    return JobError(message)
+
+
+def say(message: str, style: str | None = None) -> None:
+    """A line for a person, as it stands."""
+    people.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def failed(message: str) -> typer.Exit:
+    """Say what went wrong; the exit, with status 1, is for the caller to raise."""
+    say(message, "red")
+    return typer.Exit(1)
+
+
+def print_json(document: Any) -> None:
+    """The one document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
