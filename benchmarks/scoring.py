@@ -40,14 +40,14 @@ def scoring(full: bool = False) -> dict[str, Any]:
     Every method of the registry (the draws of one count as one method) and the ablations of ABS, 1,000 classes of 50
     descriptions, d = 512; 500 images, or 50,000 if `full`. No views count as a view set of their own; `slowest` is the
     slowest method of each. `images_per_second_by_cores`: all methods in actors that have started, one a core.
-    `scoring_peak_bytes` is the peak PSS of the stage's processes, for half the images and all.
+    `scoring_peak_bytes` is the peak PSS of the stage's processes, for a quarter of the images and all.
     """
     images, cores = 50_000 if full else 500, os.cpu_count() or 1
     with tempfile.TemporaryDirectory(prefix="fieldmark-scoring-") as folder:
         figures = _child("ratio", folder, IMAGES_A_TURN, 1)
         del figures["peak_bytes"]
         pace = {str(count): _child("pace", folder, IMAGES_A_TURN, count) for count in sorted({1, cores})}
-        parts = {count: _child("stage", folder, count, cores) for count in (images // 2, images)}
+        parts = {count: _child("stage", folder, count, cores) for count in (images // 4, images)}
     figures["images_per_second"] = parts[images]["images_per_second"]
     figures["images_per_second_by_cores"] = {count: part["images_per_second"] for count, part in pace.items()}
     figures["scoring_peak_bytes"] = {str(count): part["peak_bytes"] for count, part in parts.items()}
