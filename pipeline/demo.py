@@ -61,8 +61,8 @@ methods:
 """
 
 
-def run_demo(folder: Path, console: Console) -> None:
-    """Render (never twice), run and show; leaves `folder/job.yaml`."""
+def run_demo(folder: Path, console: Console, images: int = TEST_PER_CLASS) -> None:
+    """Render `images` of each species to classify (never twice), run and show; leaves `folder/job.yaml`."""
     from demo.dataset import copy_model, write_dataset
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def run_demo(folder: Path, console: Console) -> None:
         task = progress.add_task("render", total=None)
         write_dataset(
             folder,
-            test_per_class=TEST_PER_CLASS,
+            test_per_class=images,
             train_per_class=TRAIN_PER_CLASS,
             workers=max(1, os.cpu_count() or 1),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
