@@ -128,8 +128,8 @@ def _fill(table: Any, columns: dict[str, tuple[int, ...]], dtype: Any, constants
     table.keeper.create(describe_table(table))
     size = 5000 if len(columns) == 1 and dtype == np.float32 else IMAGES_A_SHARD
     for start in range(0, len(table.missing), size):
-        keys = table.missing[start : start + size]
-        rows: dict[str, Any] = {"key": pa.array(keys, pa.string())}
+        keys = table.missing.slice(start, size)
+        rows: dict[str, Any] = {"key": keys}
         for name, shape in columns.items():
             drawn = rng.standard_normal((len(keys), *shape), dtype=np.float32) + np.float32(0.6)
             drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True)
@@ -143,7 +143,7 @@ def _fill(table: Any, columns: dict[str, tuple[int, ...]], dtype: Any, constants
 def _ratio(folder: Path, images: int, cores: int) -> dict[str, Any]:
     """One actor's seconds for all methods together, over the sum of the slowest method of each view set alone."""
     tables = plan_of_encoded_job(folder, images).of("score").tables
-    keys = list(tables[0].wanted)
+    keys = tables[0].wanted.to_pylist()
     by_method: dict[str, list[Any]] = {}
     for table in tables:  # the draws of one method are one method's work
         by_method.setdefault(table.plan[0].method.row_name, []).append(table)
@@ -194,7 +194,7 @@ def _pace(folder: Path, images: int, cores: int) -> dict[str, Any]:
 
 def _keep_pace(tables: Sequence[Any], together: Any, seconds: Any) -> None:
     actor = _actor(tables, 1)
-    rows = [{"key": key, "lacks": list(actor.readings)} for key in list(tables[0].wanted)]
+    rows = [{"key": key, "lacks": list(actor.readings)} for key in tables[0].wanted.to_pylist()]
     actor.score(rows)
     together.wait()
     start = time.perf_counter()

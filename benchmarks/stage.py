@@ -21,13 +21,15 @@ class Clock:
     events: list[tuple[float, int]] = field(default_factory=list)
     results: list[StageResult] = field(default_factory=list)
 
-    def stage_started(self, stage: str, units: int | None) -> None: ...
+    def stage_started(self, stage: str, units: int | None, present: int) -> None: ...
 
     def advanced(self, stage: str, done: int, rejected: int) -> None:
         if stage == "encode_images":
             self.events.append((time.perf_counter(), done + rejected))
 
     def noted(self, stage: str, text: str) -> None: ...
+
+    def announced(self, text: str) -> None: ...
 
     def stage_ended(self, stage: str, result: StageResult) -> None:
         self.results.append(result)

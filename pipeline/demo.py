@@ -13,6 +13,7 @@ from pipeline.feature_store import FeatureStore
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.predict import stored_predictions
+from pipeline.registry import Origin
 from pipeline.results import collect_results
 from pipeline.run import run_job
 from pipeline.settings import Job
@@ -82,7 +83,7 @@ def run_demo(folder: Path, console: Console, images: int = TEST_PER_CLASS) -> No
     console.print(f"{'render':<14} {progress.tasks[0].total:,.0f} images in {folder / 'images'}", highlight=False)
     copy_model(folder)
     job = load_job(job_file)
-    run_job(job, watcher_for(console), Cluster())
+    run_job(job, watcher_for(console), Cluster(wait=job.resources.wait_minutes), origin=Origin(str(job_file.resolve())))
     _show(folder, job_file, console)
 
 

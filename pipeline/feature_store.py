@@ -42,15 +42,19 @@ class FeatureStore:
 
     @classmethod
     def open(cls, store: str | Path, job: str | None = None) -> FeatureStore:
-        """Open the database that the newest completed run (of `job`, if given) left.
+        """Open the database that the newest completed run (of `job`, if given) left in a folder or `s3://`, `gs://`.
 
-        Raises StoreError where there is none, and where the model's weights have changed since.
+        Raises StoreError where there is none or it is out of reach, and where the model's weights have changed since.
         """
-        fitting = [r for r in read_records(str(store)) if r["database"] and (job is None or r["job"] == job)]
+        try:
+            records = read_records(str(store))
+        except OSError as error:
+            raise StoreError(f"{store} cannot be read: {error.strerror or error}") from None
+        fitting = [r for r in records if r["database"] and (job is None or r["job"] == job)]
         if not fitting:
             raise StoreError(f"{store} has no completed run{f' of {job}' if job else ''}: run the job first")
         newest = fitting[-1]
-        database = os.path.join(store, newest["database"])
+        database = os.path.join(str(store), newest["database"])
         if not files.exists(database):
             raise StoreError(f"{database} is gone: run the job again, it is projected from the shards")
         model = ModelSettings.model_validate(newest["settings"]["model"])

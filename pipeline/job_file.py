@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from pipeline.mistakes import explain_mistakes
 from pipeline.settings import Job
 from pipeline.sweep import Expansion, expand_sweep
 from prompts.descriptor_file import UniqueKeyLoader
+from stages.dataset import AnyDataset, FolderDataset
 from stages.settings import ModelSettings
 from stages.weights import LOCAL_FOLDER_FILES, is_weights_file
+from storage.filesystems import check_bucket, check_uri, is_object_uri
 
 
 @dataclass(frozen=True)
@@ -164,21 +166,7 @@ def _locate(job: Job, path: Path) -> Job:
         return str((base / Path(value).expanduser()).resolve())
 
     name = job.name or path.stem
-    placed = {key: getattr(job.dataset, key, None) for key in ("path", "root", "classes")}
-    for key, value in placed.items():
-        for one in [value] if isinstance(value, str) else value or []:
-            if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", one):
-                raise JobError(
-                    f"dataset.{key}: {one!r} is an address; folders, shards and lists are read from disks "
-                    "only. Copy it first, or list images at addresses in a data set of the kind `table`"
-                )
-    dataset = job.dataset.model_copy(
-        update={
-            key: absolute(value) if isinstance(value, str) else [absolute(one) for one in value]
-            for key, value in placed.items()
-            if value is not None
-        }
-    )
+    dataset = _locate_dataset(job.dataset, absolute)
     model = job.model
     if model.name.startswith("local-dir:"):
         folder = absolute(model.name.removeprefix("local-dir:"))
@@ -203,11 +191,37 @@ def _locate(job: Job, path: Path) -> Job:
     score = job.score
     if score.classes not in ("all", "labelled"):
         score = score.model_copy(update={"classes": absolute(score.classes)})
-    if "://" in job.store:
-        raise JobError(f"store: {job.store!r} is not a folder; object stores are not supported yet")
-    store = absolute(job.store or f"runs/{name}")
+    store = _checked_uri("store", job.store) if "://" in job.store else absolute(job.store or f"runs/{name}")
     update = {"name": name, "store": store, "dataset": dataset, "model": model, "methods": methods, "score": score}
     return job.model_copy(update=update | {"guides": guides, "descriptors": descriptors})
+
+
+def _locate_dataset(dataset: AnyDataset, absolute: Callable[[str], str]) -> AnyDataset:
+    """Its paths made absolute. Raises JobError for an address where none is read."""
+    update: dict[str, str | list[str]] = {}
+    for key in ("path", "root", "classes"):
+        value = getattr(dataset, key, None)
+        if isinstance(dataset, FolderDataset) and key == "path" and is_object_uri(dataset.path):
+            update[key] = _checked_uri("dataset.path", dataset.path)
+        elif value is not None:
+            for one in [value] if isinstance(value, str) else value:
+                if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", one):
+                    raise JobError(
+                        f"dataset.{key}: {one!r} is an address; shards and lists are read from disks only. Copy it "
+                        "first. A folder of images may be s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, and any addresses "
+                        "of images may be listed in a data set of the kind `table`"
+                    )
+            update[key] = absolute(value) if isinstance(value, str) else [absolute(one) for one in value]
+    return dataset.model_copy(update=update)
+
+
+def _checked_uri(key: str, uri: str) -> str:
+    """An address in an object store, without a slash at its end. Raises JobError for any other address."""
+    try:
+        check_uri(uri)
+    except ValueError as error:
+        raise JobError(f"{key}: {error}") from None
+    return uri.rstrip("/")
 
 
 def _is_tag(name: str, weights: str) -> bool:
@@ -218,9 +232,14 @@ def _is_tag(name: str, weights: str) -> bool:
 
 
 def _check_files(job: Job) -> None:
-    """Files and model names that the job speaks of exist and can be read. Raises JobError."""
+    """Files, buckets and model names that the job speaks of exist and can be read. Raises JobError."""
     from stages.vision.model_error import ModelError
 
+    if is_object_uri(job.store):
+        try:
+            check_bucket(job.store)
+        except OSError as error:
+            raise JobError(f"store: {error.filename}: {error.strerror}") from None
     try:
         _check_model(job.model)
     except ModelError as error:

@@ -71,7 +71,7 @@ def _allowed_keys(annotation: Any, location: Sequence[Any]) -> list[str]:
         kind = model.model_fields.get("kind")
         if kind is not None and kind.default == step:
             return _allowed_keys(model, rest)
-    return []
+    return _allowed_keys(annotation, rest)
 
 
 def _with_metadata(model: type[BaseModel], name: str) -> Any:

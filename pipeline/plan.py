@@ -46,6 +46,11 @@ class Plan:
     stages: tuple[StagePlan, ...]
     inputs: Inputs
 
+    @property
+    def listed(self) -> tuple[pa.Table, Mapping[str, str]]:
+        """What the data set was found to be, for another plan of it that is made at the same time."""
+        return self.inputs.manifest, self.inputs.names
+
     def of(self, stage: str) -> StagePlan:
         return next(plan for plan in self.stages if plan.stage.name == stage)
 
@@ -105,7 +110,8 @@ def _ordered(stages: Sequence[Stage]) -> list[Stage]:
 def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None) -> Plan:
     """Plan a job. Raises ValueError for a data set or descriptor file that does not fit the job.
 
-    `listed` is what `read_manifest` says of its data set, where another plan has just asked; else it is read.
+    `listed` is what `read_manifest` says of its data set, where another plan has just asked (`Plan.listed`); else it is
+    read. What is remembered of shards makes a plan that is made again cheap, listing a data set never is.
     """
     manifest, names = listed or read_manifest(job.dataset, os.path.join(job.store, "listings"))
     kept: dict[str, tuple[Table, ...]] = {}

@@ -41,7 +41,7 @@ def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[d
         if not table.complete:
             raise NotComputed(f"{table.name}: {len(table.missing):,} images have no prediction yet")
         for start in range(0, len(table.wanted), READ_AT_ONCE):
-            stored = table.keeper.read(list(table.wanted[start : start + READ_AT_ONCE]), _SHOWN)
+            stored = table.keeper.read(table.wanted.slice(start, READ_AT_ONCE), _SHOWN)
             rows += [_row(ids[row["key"]], reading.method, seed, row, top_k) for row in stored.to_pylist()]
     return rows
 

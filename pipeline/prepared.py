@@ -62,7 +62,7 @@ class Listings:
         """The job's plan. Raises what `make_plan` raises."""
         for other, known in self._plans:
             if (other.dataset, other.store) == (job.dataset, job.store):
-                return make_plan(job, (known.inputs.manifest, known.inputs.names))
+                return make_plan(job, known.listed)
         self._plans.append((job, make_plan(job)))
         return self._plans[-1][1]
 

@@ -1,22 +1,26 @@
-"""The record of a run, kept in the store: settings, tables, versions, seconds and rows a stage, rejects."""
+"""The record of a run, kept in the store: settings, tables, versions, hardware, what each stage did, how it ended."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan
+from pipeline.registry import Origin, database, fingerprints
 from pipeline.settings import Job
 from storage import files
-from storage.records import read_records, write_record
+from storage.leases import living_runs
+from storage.records import write_record
 
 LIBRARIES = (
     "ray",
@@ -30,23 +34,28 @@ LIBRARIES = (
     "numpy",
     "pillow",
 )
+RECORDS_LOOKED_AT = 50
+"""Newest records among which a run looks for those of runs that were killed."""
 
 
 class RunRecord:
-    """The run's record in the store; written when the first stage begins, and again at the end."""
+    """The run's record in the store; written when the first stage begins, after each stage, and at the end."""
 
-    def __init__(self, job: Job, run_id: str, started: float):
-        self.job, self.run_id, self.started, self.begun = job, run_id, started, False
+    def __init__(self, job: Job, run_id: str, started: float, origin: Origin):
+        self.job, self.run_id, self.started, self.origin = job, run_id, started, origin
+        self.begun = False
+        self.cluster: dict[str, Any] = {}
+        """what `Cluster.describe` says, once a stage has reached Ray"""
 
-    def outdated(self) -> bool:
-        """Whether the newest record of this job speaks of other tables: going back to old settings computes nothing."""
-        former = [record for record in read_records(self.job.store) if record["job"] == self.job.name]
-        return not former or former[-1]["tables"] != fingerprints(make_plan(self.job))
+    def write(self, plan: Plan, results: Sequence[Any], ending: str) -> None:
+        """Write or replace the record; `ending` is running, done, interrupted, terminated or failed with a reason.
 
-    def write(self, results: Sequence[Any], ending: str) -> None:
-        """Write or replace the record; `ending` is running, done, interrupted or failed with a reason."""
+        The next run that computes makes killed of a running one whose run is dead.
+        """
         self.begun = True
-        plan = make_plan(self.job)
+        hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "memory": _memory()}
+        cluster = dict(self.cluster)
+        address = cluster.pop("address", None)
         record = {
             "job": self.job.name,
             "ending": ending,
@@ -54,25 +63,19 @@ class RunRecord:
             "seconds": round(time.time() - self.started, 3),
             "host": platform.node(),
             "process": os.getpid(),
+            "file": self.origin.file,
             "settings": self.job.model_dump(mode="json"),
             "weights": _weights(plan),
             "tables": fingerprints(plan),
-            "database": _database(plan),
+            "database": database(plan),
             "stages": [asdict(result) for result in results],
             "rejects": plan.rejects,
             "versions": {"python": platform.python_version(), **versions_of_libraries()},
-            "git": _git_commit(),
-            "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
+            "git": git_commit(Path(__file__).resolve().parents[1]),
+            "hardware": hardware | cluster,
+            "address": address,
         }
         write_record(self.job.store, self.run_id, record)
-
-
-def _database(plan: Plan) -> str | None:
-    """Where the complete projection lies, relative to the store, which may be moved."""
-    projected = plan.of("project")
-    if not projected.tables or not projected.done:
-        return None
-    return files.relative(projected.tables[0].keeper.uri, plan.inputs.store)
 
 
 def _weights(plan: Plan) -> str | None:
@@ -81,12 +84,9 @@ def _weights(plan: Plan) -> str | None:
     return tables[0].ingredients.weights if tables else None
 
 
-def fingerprints(plan: Plan) -> dict[str, str]:
-    """`stage/table` -> fingerprint, of all tables that are known."""
-    return {f"{table.stage}/{table.name}": table.fingerprint for stage in plan.stages for table in stage.tables}
-
-
-def versions_of_libraries() -> dict[str, str]:
+@cache
+def versions_of_libraries() -> Mapping[str, str]:
+    """Versions of this program and of what decides its results, as they are installed."""
     found = {}
     for name in ("fieldmark", *LIBRARIES):
         try:
@@ -96,29 +96,48 @@ def versions_of_libraries() -> dict[str, str]:
     return found
 
 
-def _git_commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+@cache
+def git_commit(folder: Path) -> str | None:
+    """The commit of a checkout, with `-dirty` where files were changed; None where the folder is not one."""
+    told = _git(folder, "rev-parse", "--show-toplevel")
+    if told is None or Path(told) != folder:  # installed somewhere inside another project's checkout
+        return None
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
 
 
-def sweep_dead_runs(store: str, run_id: str) -> None:
-    """Remove temporary files of runs whose process is gone."""
-    alive = {record["run"] for record in read_records(store) if _is_alive(record)} | {run_id}
-    files.sweep_temporaries(store, lambda run: run in alive)
-
-
-def _is_alive(record: dict[str, Any]) -> bool:
-    if record["ending"] != "running" or record["host"] != platform.node():
-        return record["ending"] == "running"
+def _memory() -> int | None:
+    """Bytes of this machine's memory, where the system says it."""
     try:
-        os.kill(record["process"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def sweep_dead_runs(store: str, run_id: str) -> None:
+    """Remove temporary files of runs that hold no claim any more, and note in their records that they were killed.
+
+    To be called by a run that holds a claim, whose stamp then is the clock by which others are told dead. Temporaries
+    that carry no run's id (of tables being dropped, of caches) are swept where no other run is alive.
+    """
+    living = living_runs(store) | {run_id}
+    alone = living == {run_id}
+    files.sweep_temporaries(store, lambda run: run in living or not (alone or is_run_id(run)))
+    for path in files.list_files(os.path.join(store, "runs"), ".json")[-RECORDS_LOOKED_AT:]:
+        record = json.loads(files.read_bytes(path))
+        if record["ending"] == "running" and record["run"] not in living:
+            write_record(store, record["run"], record | {"ending": "killed"})
+
+
+def is_run_id(name: str) -> bool:
+    """Whether a temporary's name is that of a run, which begins with a date, and not of what runs have in common."""
+    return name[:8].isdecimal()

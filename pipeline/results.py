@@ -52,7 +52,7 @@ def collect_comparisons(plan: Plan, job: str) -> list[dict[str, Any]]:
     """A row a pair of methods, in the job's order: see `stages.comparisons`. Empty where they are not there yet."""
     for table in plan.of("evaluate").tables:
         if table.name == COMPARISONS and table.complete:
-            rows = table.keeper.read(keys=list(table.wanted)).to_pylist()
+            rows = table.keeper.read(keys=table.wanted).to_pylist()
             return [{"job": job} | {name: value for name, value in row.items() if name != "key"} for row in rows]
     return []
 

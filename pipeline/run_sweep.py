@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from pipeline.cluster import Cluster
+from pipeline.dropping import drop_rows
+from pipeline.holding import Holding
 from pipeline.job_error import JobError
 from pipeline.job_file import Variant
+from pipeline.job_weights import check_guides, resolve_job_weights
 from pipeline.plan import Plan
 from pipeline.prepared import Listings
-from pipeline.run import Selection, StageResult, Watcher, check_guides, resolve_job_weights, run_job
-from stages.stage import Table
+from pipeline.registry import Origin
+from pipeline.run import Selection, StageResult, Watcher, run_job
+from storage.leases import Claims
 from storage.records import new_run_id
 
 BESIDE_THE_TABLE = "project"
@@ -43,23 +47,25 @@ def run_variants(
     address: str | None,
     selection: Selection,
     starting: Callable[[Variant], None],
+    file: str | None = None,
 ) -> list[list[StageResult]]:
     """Compute what the variants lack, in order; a result a stage for each. `starting` hears of each before it runs.
 
-    All of them are checked before the first one starts. Rows that `selection` drops are dropped once, at the start, so
-    that a table of several variants is not made several times. Raises what `run_job` raises.
+    `file` is the job file that they are of. All are checked before the first one starts. Rows that `selection` drops
+    are dropped once, at the start, so that a table of several variants is not made several times. Raises what `run_job`
+    raises.
     """
     if len(variants) > 1:
         listings = Listings()
-        _drop([_checked(variant, selection.force, listings) for variant in variants], selection)
+        _drop([_checked(variant, selection.force, listings) for variant in variants], selection, watcher)
         selection = replace(selection, force=None, retry_rejects=False)
-    cluster = HeldCluster(address)
+    cluster = HeldCluster(address, variants[0].job.resources.wait_minutes)
     results = []
     try:
         for variant in variants:
             starting(variant)
             with _named(variant):
-                results.append(run_job(variant.job, watcher, cluster, selection))
+                results.append(run_job(variant.job, watcher, cluster, selection, Origin(file, variant.label)))
     finally:
         cluster.release()
     return results
@@ -83,15 +89,9 @@ def _checked(variant: Variant, forced: str | None, listings: Listings) -> Plan:
     return plan
 
 
-def _drop(plans: Sequence[Plan], selection: Selection) -> None:
-    """Clear what is forced, and forget rejects that are to be tried again: each table once."""
-    stages = [stage for plan in plans for stage in plan.stages]
-    chosen = selection.names([stage.stage.name for stage in plans[0].stages])
-    tables: dict[tuple[str, str], Table] = {}
-    for table in (table for stage in stages for table in stage.tables):
-        tables.setdefault((table.stage, table.fingerprint), table)
-    for (stage, _), table in tables.items():
-        if stage == selection.force:
-            table.keeper.clear()
-        elif stage in chosen and selection.retry_rejects:
-            table.keeper.forget_rejects()
+def _drop(plans: Sequence[Plan], selection: Selection, watcher: Watcher) -> None:
+    """Drop what is forced or tried again, each table once."""
+    for store in dict.fromkeys(plan.inputs.store for plan in plans):
+        with Claims(store, new_run_id(), {"job": "a sweep"}) as claims:
+            of_store = [plan for plan in plans if plan.inputs.store == store]
+            drop_rows(of_store, selection, Holding(claims, selection.wait, watcher.announced))

@@ -59,6 +59,8 @@ class Resources(Settings):
 
     encode: EncodeResources = EncodeResources()
     """the image encoders"""
+    wait_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """how long to wait for a cluster that cannot give what is asked for yet; a Ray on this machine alone never grows"""
 
 
 class Job(Settings):
@@ -67,7 +69,7 @@ class Job(Settings):
     name: str = ""
     """name of the job; default: the file's name"""
     store: str = ""
-    """folder of everything computed; default: `runs/NAME` beside the job file"""
+    """folder of everything computed, or s3://BUCKET/FOLDER, gs://...; default: `runs/NAME` beside the job file"""
     dataset: DatasetSettings
     """the images"""
     model: ModelSettings = ModelSettings()

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.durations import tell_duration, tell_moment
+from pipeline.forecast import Forecast, total
 from pipeline.plan import Plan
 from pipeline.results_table import lay_out
-from pipeline.why import why_missing
+from pipeline.why import Why, count
 from stages.stage import Table as StageTable
 from storage import files
-from storage.records import read_records
 from storage.shards import ShardTable
 
 
-def status_rows(plan: Plan) -> list[dict[str, Any]]:
-    """A row a table: stage, table, wanted, present, missing, rejected, why, bytes, location, path, modified, seconds.
+def status_rows(plan: Plan, why: Why) -> list[dict[str, Any]]:
+    """A row a table: stage, table, wanted, present, missing, rejected, why, reasons, unread, bytes, location, path ...
 
-    `location` is where the table lies or will lie, `path` the same relative to the store; `modified` is when it was
-    last written, in ISO 8601 and UTC, null before that; `seconds` is how long its stage took in the newest run in which
-    it computed something, null before that. Counts are null where they are known only after another stage.
+    `why` says in one line why rows are missing, `reasons` are its clauses; `unread` counts images whose rows stay in
+    the table though they are not in the data set (any more). `location` is where the table lies or will lie, `path` the
+    same relative to the store; `modified` is when it was last written, in ISO 8601 and UTC, null before that; `seconds`
+    is how long its stage took in the newest run in which it computed something, null before that. Counts are null where
+    they are known only after another stage. `why` remembers what it reads of the plan's store.
     """
-    store, seconds = plan.inputs.store, _seconds_of_stages(plan.inputs.store)
+    store, seconds = plan.inputs.store, _seconds_of_stages(why)
     rows = []
     for stage in plan.stages:
         name = stage.stage.name
         if stage.unknown:
-            empty = dict.fromkeys(("wanted", "present", "missing", "rejected", "bytes", "location", "path", "modified"))
-            rows.append({"stage": name, "table": None, **empty, "seconds": seconds.get(name), "why": stage.unknown})
+            counts = dict.fromkeys(("wanted", "present", "missing", "rejected", "unread"))
+            where = dict.fromkeys(("bytes", "location", "path", "modified"))
+            reason = {"why": stage.unknown, "reasons": [stage.unknown], "seconds": seconds.get(name)}
+            rows.append({"stage": name, "table": None} | counts | where | reason)
         for table in stage.tables:
             location = _location(table)
             rows.append(
@@ -43,7 +48,9 @@ def status_rows(plan: Plan) -> list[dict[str, Any]]:
                     "present": table.present,
                     "missing": len(table.missing),
                     "rejected": len(table.rejected),
-                    "why": why_missing(table, store),
+                    "unread": why.unread(table),
+                    "why": why.words(table),
+                    "reasons": why.reasons(table),
                     "bytes": table.keeper.bytes(),
                     "location": location,
                     "path": files.relative(location, store),
@@ -66,10 +73,10 @@ def _modified(table: StageTable) -> str | None:
     return None if written is None else datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="seconds")
 
 
-def _seconds_of_stages(store: str) -> dict[str, float]:
+def _seconds_of_stages(why: Why) -> dict[str, float]:
     """How long each stage took in the newest run of the store in which it computed something."""
     found: dict[str, float] = {}
-    for record in read_records(store):
+    for record in why.records:
         found |= {stage["stage"]: stage["seconds"] for stage in record["stages"] if stage["computed"] > 0}
     return found
 
@@ -87,17 +94,43 @@ def show_status(console: Console, rows: Sequence[dict[str, Any]], rejects: Seque
     for row in rows:
         counts = ["" if row[name] is None else f"{row[name]:,}" for name in ("wanted", "present", "missing")]
         size = "" if row["bytes"] is None else _size(row["bytes"])
-        written = "" if row["modified"] is None else _local_time(row["modified"])
-        took = "" if row["seconds"] is None or row["stage"] in told else _duration(row["seconds"])
+        written = "" if row["modified"] is None else tell_moment(row["modified"])
+        took = "" if row["seconds"] is None or row["stage"] in told else tell_duration(row["seconds"])
         told.add(row["stage"])
-        where = [row["path"]] if row["modified"] is not None else []
-        notes = "\n".join([*where, *([row["why"]] if row["why"] else [])])
+        notes = "\n".join(filter(None, [row["path"] if row["modified"] else "", row["why"], _unread(row["unread"])]))
         table.add_row(row["stage"], escape(row["table"] or ""), *counts, size, written, took, escape(notes))
     console.print(table, highlight=False)
     store = next((row["location"].removesuffix(row["path"]) for row in rows if row["location"] is not None), None)
     if store is not None:
         console.print(f"all of it in {store}", highlight=False, markup=False, soft_wrap=True)
     show_rejects(console, rejects)
+
+
+def _unread(images: int | None) -> str:
+    return f"kept, unread: {count(images, 'image')} not in the data set (any more)" if images else ""
+
+
+def show_forecast(console: Console, forecasts: Sequence[Forecast]) -> None:
+    """What a run would take, a line a stage, and in all."""
+    if not forecasts:
+        console.print("a run has nothing to do")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("a run would take", no_wrap=True)
+    for name in ("rows", "forward passes", "size", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("going by", overflow="fold")
+    for each in forecasts:
+        rows, passes = ("" if number is None else f"{number:,}" for number in (each.rows, each.forward_passes))
+        size = "" if each.bytes is None else _size(each.bytes)
+        table.add_row(each.stage, rows, passes, size, _about(each.seconds), escape(each.basis))
+    console.print(table, highlight=False)
+    if len(forecasts) > 1 and (seconds := total(each.seconds for each in forecasts)) is not None:
+        console.print(f"in all about {tell_duration(seconds)}", highlight=False)
+
+
+def _about(seconds: float | None) -> str:
+    return "not known" if seconds is None else f"about {tell_duration(seconds)}"
 
 
 def show_rejects(console: Console, rejects: Sequence[dict[str, str]], most: int = 5) -> None:
@@ -151,23 +184,9 @@ def show_predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 def _size(count: int) -> str:
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.0f} {unit}"
+            return f"{count:.1f} {unit}" if count < 10 and unit != "B" else f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _local_time(moment: str) -> str:
-    """`4 Mar 14:05`, and `4 Mar 2025` for what is older than half a year."""
-    local = datetime.fromisoformat(moment).astimezone()
-    recent = datetime.now(timezone.utc) - local < timedelta(days=180)
-    return f"{local.day} {local:%b %H:%M}" if recent else f"{local.day} {local:%b %Y}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _plural(word: str, rows: Sequence[Any]) -> str:

@@ -72,13 +72,12 @@ def compare_methods(right: Mapping[str, Right], settings: EvaluateSettings) -> l
     return rows
 
 
-def count_right(tables: Sequence[Table], known: Sequence[tuple[str, str]]) -> Right:
-    """How many of a method's score tables, one a draw, are right on each (image key, label)."""
+def count_right(tables: Sequence[Table], known: pa.Table) -> Right:
+    """How many of a method's score tables, one a draw, are right on each image; `known` has its `key` and `class`."""
     import numpy as np
 
-    keys, labels = [key for key, _ in known], pa.array([label for _, label in known], pa.string())
     counts = np.zeros(len(known), np.int64)
     for table in tables:
-        predicted = pc.list_element(table.keeper.read(keys=keys, columns=["classes"])["classes"], 0)
-        counts += pc.equal(predicted, labels).to_numpy()
+        predicted = pc.list_element(table.keeper.read(keys=known["key"], columns=["classes"])["classes"], 0)
+        counts += pc.equal(predicted, known["class"]).to_numpy()
     return Right(counts, len(tables))

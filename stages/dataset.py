@@ -46,7 +46,7 @@ class FolderDataset(Settings):
 
     kind: Literal["folder"] = "folder"
     path: str
-    """the folder"""
+    """the folder, on a disk or s3://BUCKET/FOLDER, gs://..."""
     splits: SplitFolders | None = None
     """sub-folders of the splits; without it the whole folder is the query split, which `{query: .}` says outright"""
     classes: str | None = None

@@ -58,7 +58,7 @@ class Describe(Stage):
         """Write the missing classes of each set."""
         for table in tables:
             path, entries = table.plan
-            missing = set(table.missing)
+            missing = set(table.missing.to_pylist())
             rows = [
                 {"key": key, "class": class_name, "texts": list(texts), "source": f"file {path}"}
                 for class_name, texts in entries.items()
@@ -71,7 +71,7 @@ class Describe(Stage):
 
 def read_descriptors(table: Table) -> dict[str, list[str]]:
     """Spoken class name -> descriptors, from a complete table, in the order of its wanted keys."""
-    rows = table.keeper.read(keys=list(table.wanted), columns=["class", "texts"])
+    rows = table.keeper.read(keys=table.wanted, columns=["class", "texts"])
     return dict(zip(rows["class"].to_pylist(), rows["texts"].to_pylist(), strict=True))
 
 

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.batches import Batch, batches_of
+from stages.lacking import LackingRows
 from stages.phases import Phases
-from stages.pool_size import DECODE_CPUS, pool_size
+from stages.pool_size import DECODE_CPUS
 from stages.settings import (
     DinoGuide,
     DrawnByGuide,
@@ -24,8 +26,9 @@ from stages.settings import (
     ModelSettings,
     ViewSettings,
 )
-from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects
-from stages.streaming import Batch, batches_of, stream
+from stages.staff import find_room
+from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects, lacking_keys
+from stages.streaming import stream
 from stages.vision.names import input_size
 from stages.weights import PlannedWeights, guide_weights_id, model_weights_id
 from storage.uris import place_order
@@ -78,19 +81,21 @@ class EncodeImages(Stage):
     def tables(self, inputs: Inputs) -> list[Table]:
         """`whole` first, then `views.NAME` for one seed or `views.NAME.seed.S` for each of several."""
         weights = model_weights_id(self.model, inputs.weights_cache())
-        chosen = inputs.manifest.filter(pc.is_in(inputs.manifest["split"], pa.array(self.splits)))
-        wanted = chosen["key"].to_pylist()
+        chosen = pc.is_in(inputs.manifest["split"], pa.array(self.splits))
+        wanted = inputs.manifest["key"].filter(chosen)
         settings = {"model.precision": self.precision, "decode": self.decode}
         whole = Ingredients(settings=settings, version=self.version, weights=weights)
+        told = told_of_model(self.model)
         tables = [
-            Table(self.name, "whole", whole, wanted, inputs.shard_table(self.name, whole)),
+            Table(self.name, "whole", whole, wanted, inputs.shard_table(self.name, whole), told=told),
         ]
         for name, view in self.views.items():
             for seed in self.seeds:
                 ingredients = self._view_ingredients(name, view, seed, weights, inputs)
                 keeper = inputs.shard_table(self.name, ingredients)
                 title = view_title(name, seed, self.seeds)
-                tables.append(Table(self.name, title, ingredients, wanted, keeper, plan=(view, seed)))
+                named = told | ({"views.guide": view.guide} if isinstance(view, DrawnByGuide) else {})
+                tables.append(Table(self.name, title, ingredients, wanted, keeper, plan=(view, seed), told=named))
         return tables
 
     def _view_ingredients(self, name: str, view: ViewSettings, seed: int, weights: str, inputs: Inputs) -> Ingredients:
@@ -111,7 +116,9 @@ class EncodeImages(Stage):
         for table in tables:
             table.keeper.create(describe_table(table))
         rows = _rows_lacking(tables, inputs.manifest)
-        pool = pool_size(ray, self.resources.gpus, self.resources.actors)
+        gpus, actors = self.resources.gpus, self.resources.actors
+        staff = find_room(ray, self.name, gpus=gpus, actors=actors, minutes=run.wait_minutes, tell=run.tell)
+        pool = staff.size
         batch = self.resources.batch
         if batch == "auto":
             batch = BATCH_WITH_GPUS if pool.gpus else BATCH_WITHOUT
@@ -143,9 +150,12 @@ class EncodeImages(Stage):
             return actor.encode.remote(*[decode.remote(part, views, size, self.decode == "full") for part in parts])
 
         rejected, told = set().union(*(table.rejected for table in tables)), set()
+        staff.most = -(-len(rows) // batch)
+        for _ in range(min(pool.actors, staff.most)):
+            decode.remote([], views, size, False)  # so that workers to decode start beside the actors, not after them
+        folders = [table.keeper.folder for table in tables]
         batches = batches_of(rows, batch)
-        actors = min(pool.actors, -(-len(rows) // batch))
-        for done in stream(ray, batches, start_actor, submit, actors=actors, in_flight=2 * at_once):
+        for done in stream(ray, batches, start_actor, submit, staff, in_flight=2 * at_once, folders=folders):
             if done.killer is not None:
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
@@ -183,25 +193,28 @@ def view_title(name: str, seed: int, seeds: Sequence[int]) -> str:
     return f"views.{name}" if len(seeds) == 1 else f"views.{name}.seed.{seed}"
 
 
+def told_of_model(model: ModelSettings) -> dict[str, Any]:
+    """What a table tells of the model behind its weights' id."""
+    return {"model.name": model.name, "model.weights": model.weights}
+
+
 def describe_table(table: Table) -> dict[str, Any]:
-    """What `table.json` says of a table: its stage, name and everything its fingerprint was made of."""
-    return {"stage": table.stage, "name": table.name, **table.ingredients.as_dict()}
+    """What `table.json` says of a table: stage, name, everything its fingerprint was made of, and names for people."""
+    return {"stage": table.stage, "name": table.name, **table.ingredients.as_dict(), "told": dict(table.told)}
 
 
-def _rows_lacking(tables: Sequence[Table], manifest: pa.Table) -> list[dict[str, Any]]:
+def _rows_lacking(tables: Sequence[Table], manifest: pa.Table) -> LackingRows:
     """Manifest rows that some table lacks, each with the names of those tables.
 
     They are in manifest order, by id, but for members of tars and cells of Parquet files: these are in the order in
     which they lie, else a batch of images with ids of their own would read as many row groups as it has images.
     """
-    lacks: dict[str, list[str]] = {}
-    for table in tables:
-        for key in table.missing:
-            lacks.setdefault(key, []).append(table.name)
-    chosen = manifest.filter(pc.is_in(manifest["key"], pa.array(list(lacks), pa.string())))
-    rows = chosen.select(["key", "id", "uri"]).to_pylist()
-    rows.sort(key=lambda row: place_order(row["uri"]))
-    return [row | {"lacks": lacks[row["key"]]} for row in rows]
+    chosen = manifest.select(["key", "id", "uri"])
+    chosen = chosen.filter(pc.is_in(chosen["key"], value_set=lacking_keys(tables)))
+    if pc.any(pc.match_substring_regex(chosen["uri"], "^(tar|parquet):")).as_py():
+        places = [place_order(uri) for uri in chosen["uri"].to_pylist()]
+        chosen = chosen.take(sorted(range(len(places)), key=places.__getitem__))
+    return LackingRows(chosen, tables)
 
 
 def _reject(tables: Sequence[Table], rows: Sequence[Mapping[str, Any]], run: str) -> None:
@@ -299,9 +312,10 @@ class _EncodeActor:
             with phases.measure("write"):
                 for name, table in made.items():
                     self.keepers[name].append(table, self.run)
-        for name, keeper in self.keepers.items():
-            refused = [{key: row[key] for key in ("key", "uri", "reason")} for row in bad if name in row["lacks"]]
-            if refused:
-                keeper.reject(refused, "encode_images", self.run)
+        with phases.measure("write"):
+            for name, keeper in self.keepers.items():
+                refused = [{key: row[key] for key in ("key", "uri", "reason")} for row in bad if name in row["lacks"]]
+                if refused:
+                    keeper.reject(refused, "encode_images", self.run)
         phases.seconds["decode"] = sum(row["photograph"].seconds for row in good)
         return Encoded(len(good), [row["key"] for row in bad], dict(phases.seconds), self.notes)

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import pyarrow as pa
 
 from stages.describe import read_descriptors
-from stages.encode_images import describe_table
+from stages.encode_images import describe_table, told_of_model
 from stages.methods.method import Method
 from stages.settings import DescriptorSettings, ModelSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
@@ -56,6 +56,7 @@ class EncodeText(Stage):
                 wanted=list(keys.values()),
                 keeper=inputs.shard_table(self.name, ingredients),
                 plan=Spoken(prompts, keys),
+                told=told_of_model(self.model),
             )
         ]
 
@@ -67,7 +68,7 @@ class EncodeText(Stage):
             table.keeper.create(describe_table(table))
             text_of = {key: text for text, key in table.plan.keys.items()}
             for start in range(0, len(table.missing), ROWS_A_SHARD):
-                texts = {key: text_of[key] for key in table.missing[start : start + ROWS_A_SHARD]}
+                texts = {key: text_of[key] for key in table.missing.slice(start, ROWS_A_SHARD).to_pylist()}
                 weights = inputs.weights_cache(), table.ingredients.weights
                 ray.get(task.remote(self.model, texts, table.keeper.folder, run.id, *weights))
                 run.advance(len(texts), 0)

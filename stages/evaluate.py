@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from stages.encode_images import describe_table
 from stages.settings import EvaluateSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.statistics import bootstrap_interval, calibration_error
+from storage.column_digest import digest_columns
 from storage.fingerprint import digest, digest_pairs
 from storage.shards import ShardTable
 
@@ -37,10 +37,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with labels: (key, class id) in the order of the predictions, how many of each class, a digest of both."""
+    """Images with labels: their `key` and `class` (an id), how many there are of each class, a digest of the first."""
 
-    pairs: list[tuple[str, str]]
-    classes: Counter[str]
+    images: pa.Table
+    classes: Mapping[str, int]
     digest: str
 
 
@@ -62,8 +62,8 @@ class Evaluate(Stage):
 
         None when no query image has a label. Raises ValueError when `score.classes` leaves out a class that labels one.
         """
-        labelled = inputs.manifest.filter(pc.is_valid(inputs.manifest["class"]))
-        labels = dict(zip(labelled["key"].to_pylist(), labelled["class"].to_pylist(), strict=True))
+        manifest = inputs.manifest.select(["key", "class"])
+        labels = manifest.filter(pc.and_(pc.is_valid(manifest["class"]), pc.equal(inputs.manifest["split"], "query")))
         names = digest_pairs(inputs.names.items())
         found: dict[int, Labelled] = {}  # most tables of score want the same images, and share the list of them
         evaluated: list[tuple[Table, Labelled]] = []
@@ -71,7 +71,7 @@ class Evaluate(Stage):
             if id(scored.wanted) not in found:
                 found[id(scored.wanted)] = _label(scored.wanted, labels)
             known = found[id(scored.wanted)]
-            if known.pairs:
+            if len(known.images):
                 _check_classes(scored, known)
                 evaluated.append((scored, known))
         tables = [self._row_table(scored, known, names, inputs) for scored, known in evaluated]
@@ -86,14 +86,13 @@ class Evaluate(Stage):
             whole={"score": scored.fingerprint, "labels": known.digest, "names": names},
         )
         keeper = inputs.shard_table(self.name, ingredients)
-        return Table(self.name, scored.name, ingredients, ["all"], keeper, plan=(scored, known.pairs))
+        return Table(self.name, scored.name, ingredients, ["all"], keeper, plan=(scored, known.images))
 
     def _comparisons_table(self, evaluated: Sequence[tuple[Table, Labelled]], inputs: Inputs) -> list[Table]:
         by_method: dict[str, list[Table]] = {}
         for scored, _ in evaluated:
             by_method.setdefault(scored.plan[0].method.row_name, []).append(scored)
-        common = _common_images([known for _, known in evaluated])
-        if len(by_method) < 2 or not common:
+        if len(by_method) < 2 or not len(common := _common_images([known for _, known in evaluated])):
             return []
         settings = self.settings.model_dump(include={"bootstrap", "confidence"})
         ingredients = Ingredients(
@@ -125,57 +124,59 @@ class Evaluate(Stage):
         return sum(len(table.missing) for table in tables)
 
 
-def _label(keys: Sequence[str], labels: Mapping[str, str]) -> Labelled:
-    pairs = [(key, labels[key]) for key in keys if key in labels]
-    return Labelled(pairs, Counter(label for _, label in pairs), digest_pairs(pairs))
+def _label(keys: pa.ChunkedArray, labels: pa.Table) -> Labelled:
+    """Those of the labelled images that have one of these keys."""
+    if not labels["key"].equals(keys):
+        labels = labels.filter(pc.is_in(labels["key"], value_set=keys))
+    counts = pc.value_counts(labels["class"])
+    classes = dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+    return Labelled(labels, classes, digest_columns([labels["key"], labels["class"]]))
 
 
-def _common_images(labelled: Sequence[Labelled]) -> list[tuple[str, str]]:
+def _common_images(labelled: Sequence[Labelled]) -> pa.Table:
     """Images that every method has predicted, with their labels: one may reject what another does not read."""
-    if not labelled:
-        return []
-    shared = set(labelled[0].pairs)
-    for known in {id(known): known for known in labelled}.values():
-        shared &= set(known.pairs)
-    return [pair for pair in labelled[0].pairs if pair in shared]
+    first, *others = {id(known): known.images for known in labelled}.values()
+    for images in others:
+        first = first.filter(pc.is_in(first["key"], value_set=images["key"]))
+    return first
 
 
 def _check_classes(scored: Table, known: Labelled) -> None:
     """Images whose class may not be predicted would all count as wrong, without a word."""
-    outside = set(known.classes).difference(scored.plan[0].classes)
+    outside = sorted(set(known.classes).difference(scored.plan[0].classes))
     if outside:
         images = sum(known.classes[name] for name in outside)
         raise ValueError(
-            f"score.classes leaves out {', '.join(sorted(outside)[:5])}{' and others' if len(outside) > 5 else ''}, "
-            f"which label {images:,} of the {len(known.pairs):,} query images: these could never be right. "
+            f"score.classes leaves out {', '.join(outside[:5])}{' and others' if len(outside) > 5 else ''}, "
+            f"which label {images:,} of the {len(known.images):,} query images: these could never be right. "
             "Name those classes too, or leave the images out of the query split"
         )
 
 
 def evaluate_predictions(
     scored: Table,
-    known: Sequence[tuple[str, str]],
+    known: pa.Table,
     names: Mapping[str, str],
     encoded: Mapping[str, Table],
     settings: EvaluateSettings,
 ) -> dict[str, Any]:
     """One row of results, of the columns of `SCHEMA`.
 
-    `known` pairs image keys with class ids, `names` says the spoken name of each id. Accuracies are fractions in 0..1;
-    `low` and `high` bound the first with the settings' `confidence`. `merged_accuracy` counts a prediction that is
-    spoken as the label is, null where no two classes are (algorithms.md 0.4, 4 and 5). `mean_confidence` is the mean
-    probability of the predicted class, `calibration_error` how far these lie from how often they are right. `by_class`
-    has the classes that label an image, by name; `confusions` the most frequent wrong predictions, most frequent first,
-    at most 20. `classes` counts what an image could have been predicted as, `forward_passes` what the encoder saw of
-    one: the whole image and its crops. Seconds count the share of a view
-    set's crops that the method reads, and all of both kinds where it reads raw or feature crops alone.
+    `known` has the images' `key` and `class` (an id), `names` says the spoken name of each id. Accuracies are fractions
+    in 0..1; `low` and `high` bound the first with the settings' `confidence`. `merged_accuracy` counts a prediction
+    that is spoken as the label is, null where no two classes are (algorithms.md 0.4, 4 and 5). `mean_confidence` is the
+    mean probability of the predicted class, `calibration_error` how far these lie from how often they are right.
+    `by_class` has the classes that label an image, by name; `confusions` the most frequent wrong predictions, most
+    frequent first, at most 20. `classes` counts what an image could have been predicted as, `forward_passes` what the
+    encoder saw of one: the whole image and its crops. Seconds count the share of a view set's crops that the method
+    reads, and all of both kinds where it reads raw or feature crops alone.
     """
     import polars as pl
 
     reading, seed = scored.plan
-    keys = [key for key, _ in known]
+    keys = known["key"]
     rows = scored.keeper.read(keys=keys, columns=["key", "classes", "probabilities", "seconds"])
-    frame = pl.from_arrow(rows).with_columns(label=pl.Series([label for _, label in known]))
+    frame = pl.from_arrow(rows).with_columns(label=pl.from_arrow(known["class"]))
     frame = frame.with_columns(
         predicted=pl.col("classes").list.first(),
         probability=pl.col("probabilities").list.first().cast(pl.Float64),
@@ -224,5 +225,5 @@ def _merged_accuracy(frame: Any, classes: Sequence[str], names: Mapping[str, str
     return float((frame["predicted"].replace(spoken) == frame["label"].replace(spoken)).mean())
 
 
-def _mean_seconds(keeper: ShardTable, keys: Sequence[str]) -> float:
+def _mean_seconds(keeper: ShardTable, keys: pa.ChunkedArray) -> float:
     return float(pc.mean(keeper.read(keys=keys, columns=["seconds"])["seconds"]).as_py())

@@ -19,13 +19,16 @@ from stages.encode_text import text_key
 from stages.methods.bases import DescriptorMethod
 from stages.methods.method import Method
 from stages.settings import DescriptorSettings
-from stages.stage import Ingredients, Inputs, Run, Stage, Table
+from stages.stage import Ingredients, Inputs, Run, Stage, Table, without
+from storage.column_digest import digest_columns
 from storage.files import folder_bytes, remove_folder
 from storage.fingerprint import digest, digest_pairs
 from storage.markers import marker, write_marker
 from storage.shards import REJECTS_SCHEMA
 
 IMAGES_AT_ONCE = 500
+
+_DESCRIPTORS = pa.schema([(name, pa.string()) for name in ("id", "class", "set", "text")] + [("number", pa.int32())])
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Markers:
     uri: str
     names: tuple[str, ...]
 
-    def keys(self) -> set[str]:
-        return {f"{name}@{found}" for name in self.names if (found := marker(self.uri, name))}
+    def missing(self, wanted: pa.ChunkedArray) -> pa.ChunkedArray:
+        kept = [f"{name}@{found}" for name in self.names if (found := marker(self.uri, name))]
+        return without(wanted, kept)
 
     def rejects(self) -> pa.Table:
         return REJECTS_SCHEMA.empty_table()
@@ -52,13 +56,13 @@ class Markers:
 
 @dataclass(frozen=True)
 class Sources:
-    """The complete tables that a projection shows, and the manifest rows (by key) that it shows of them."""
+    """The complete tables that a projection shows, and the manifest rows that it shows of them."""
 
     whole: Table
     views: Mapping[str, Table]
     texts: Table
     descriptors: list[dict[str, Any]]
-    images: dict[str, dict[str, Any]]
+    images: pa.Table
 
 
 class Project(Stage):
@@ -83,14 +87,11 @@ class Project(Stage):
             version=self.version,
             rows={"whole": whole.fingerprint, "texts": texts.fingerprint, **fingerprints},
         )
-        shown = set.intersection(*(set(table.usable()) for table in encoded))
-        images = {row["key"]: row for row in inputs.manifest.to_pylist() if row["key"] in shown}
+        images = _shown(inputs.manifest, encoded)
         descriptors = self._descriptors(inputs)
         wanted = {
-            "images": digest_pairs(
-                (key, digest([row["split"], row["class"], row["uri"]])) for key, row in images.items()
-            ),
-            "crops": digest_pairs((key, digest([row["split"], row["class"]])) for key, row in images.items()),
+            "images": digest_columns([images[name] for name in ("key", "split", "class", "uri")]),
+            "crops": digest_columns([images[name] for name in ("key", "split", "class")]),
             "descriptors": digest_pairs((row["id"], row["text"]) for row in descriptors),
         }
         uri = os.path.join(inputs.store, "lance", digest({"stage": self.name, **ingredients.as_dict()}))
@@ -131,11 +132,10 @@ class Project(Stage):
         from storage.lance import Projection
 
         for table in tables:
-            os.makedirs(table.keeper.uri, exist_ok=True)
             database = Projection(table.keeper.uri)
-            for key in table.missing:
+            for key in table.missing.to_pylist():
                 name, value = key.rsplit("@", 1)
-                changed = _bring_up_to_date(database, name, table.plan, inputs)
+                changed = _bring_up_to_date(database, name, table.plan, run.still_ours)
                 write_marker(table.keeper.uri, name, value)
                 run.advance(changed, 0)
 
@@ -144,20 +144,34 @@ class Project(Stage):
         return None
 
 
-def _bring_up_to_date(database: Any, name: str, sources: Sources, inputs: Inputs) -> int:
+def _shown(manifest: pa.Table, encoded: Sequence[Table]) -> pa.Table:
+    """The images that every table has a row of."""
+    refused = frozenset().union(*(table.rejected for table in encoded))
+    wanted = without(encoded[0].wanted, refused)
+    return manifest if manifest["key"].equals(wanted) else manifest.filter(pc.is_in(manifest["key"], value_set=wanted))
+
+
+def _bring_up_to_date(database: Any, name: str, sources: Sources, still_ours: Callable[[], None]) -> int:
+    """Make a LanceDB table hold what it should, and say how many rows changed; `still_ours` is asked before commits."""
     from storage import schemas
 
     # Of the texts, which are never none: every image may have been rejected.
-    dimension = sources.texts.keeper.read(columns=["vector"]).schema.field("vector").type.list_size
+    text = sources.texts.keeper.read(sources.texts.wanted.slice(0, 1), ["vector"])
+    dimension = text["vector"].type.list_size
     metadata = {"weights": sources.whole.ingredients.weights or "", "fingerprint": sources.whole.fingerprint}
     schema = getattr(schemas, f"{name}_schema")(dimension, metadata)
     projected = _PROJECTED[name](sources, database.described(name))
+    still_ours()
     database.upsert(name, schema, schema.empty_table())
     written = 0
     for rows in projected.stale(schema):
+        still_ours()
         database.upsert(name, schema, rows)
         written += rows.num_rows
-    return written + database.delete_unwanted(name, projected.wanted_ids())
+    still_ours()
+    removed = database.delete_unwanted(name, projected.wanted_ids())
+    still_ours()
+    return written + removed
 
 
 class _Projected(Protocol):
@@ -170,38 +184,34 @@ class _Projected(Protocol):
         """The ids of all rows that it should hold."""
 
 
-class _Listed:
-    """A projection of few enough rows to be listed: one an image, or one a text."""
+def _stale(rows: pa.Table, present: pa.Table, on: str, compared: Sequence[str]) -> pa.Table:
+    """The rows that `present` has not under their `on`, or has otherwise in one of the compared columns."""
+    if not len(present):
+        return rows
+    places = pc.index_in(rows[on], value_set=present[on])
+    differs = pc.is_null(places)
+    for name in compared:
+        held = present[name].take(places)
+        one_is_null = pc.xor(pc.is_valid(rows[name]), pc.is_valid(held))
+        differs = pc.or_(differs, pc.fill_null(pc.or_kleene(pc.not_equal(rows[name], held), one_is_null), False))
+    return rows.filter(differs)
 
-    def __init__(self, rows: list[dict[str, Any]], present: pa.Table):
-        self.rows = rows
-        known = {_comparable(row) for row in present.to_pylist()}
-        self.lacking = [row for row in rows if _comparable(row) not in known]
+
+class _Images:
+    def __init__(self, sources: Sources, present: pa.Table):
+        self.sources = sources
+        self.lacking = _stale(sources.images, present, "id", ("version", "uri", "class", "split"))
 
     def wanted_ids(self) -> pa.ChunkedArray:
-        return pa.chunked_array([[row["id"] for row in self.rows]], pa.string())
-
-
-def _comparable(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides whether a row must be written again: the id (which holds the version) and the manifest's columns."""
-    return tuple(row.get(name) for name in ("id", "version", "uri", "class", "split", "text"))
-
-
-class _Images(_Listed):
-    def __init__(self, sources: Sources, present: pa.Table):
-        named = ("id", "version", "uri", "class", "split")
-        rows = [{name: row[name] for name in named} | {"key": key} for key, row in sources.images.items()]
-        super().__init__(rows, present)
-        self.sources = sources
+        return self.sources.images["id"]
 
     def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
         from storage.schemas import fixed_list, to_numpy
 
         for start in range(0, len(self.lacking), IMAGES_AT_ONCE * 10):
-            part = self.lacking[start : start + IMAGES_AT_ONCE * 10]
-            stored = self.sources.whole.keeper.read([row["key"] for row in part], ["width", "height", "vectors"])
-            columns = {name: pa.array([row[name] for row in part]) for name in ("id", "version", "uri", "split")}
-            columns["class"] = pa.array([row["class"] for row in part], pa.string())
+            part = self.lacking.slice(start, IMAGES_AT_ONCE * 10)
+            stored = self.sources.whole.keeper.read(part["key"], ["width", "height", "vectors"])
+            columns = {name: part[name] for name in ("id", "version", "uri", "split", "class")}
             columns |= {name: stored[name] for name in ("width", "height")}
             columns["vector"] = fixed_list(to_numpy(stored["vectors"], (-1,)))
             yield pa.table(columns).select(schema.names)
@@ -215,97 +225,103 @@ class _Crops:
         self.present = _crops_by_image(present)
 
     def wanted_ids(self) -> pa.ChunkedArray:
-        keys = list(self.sources.images)
+        keys = self.sources.images["key"]
         parts = [
-            _crop_ids(keys[start : start + IMAGES_AT_ONCE], view, _crops_an_image(table))
+            _crop_ids(keys.slice(start, IMAGES_AT_ONCE), view, _crops_an_image(table))
             for view, table in self.sources.views.items()
             for start in range(0, len(keys), IMAGES_AT_ONCE)
         ]
         return pa.chunked_array(parts, pa.string())  # in parts, since one array of texts ends at two gigabytes
 
     def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        images = self.sources.images
         for view, table in self.sources.views.items():
-            count = _crops_an_image(table)
-            keys = [
-                key
-                for key, row in self.sources.images.items()
-                if self.present.get(f"{key}#{view}") != (row["class"], row["split"], count)
-            ]
-            for start in range(0, len(keys), IMAGES_AT_ONCE):
-                yield self._rows(keys[start : start + IMAGES_AT_ONCE], view, table).select(schema.names)
+            of = pc.binary_join_element_wise(images["key"], view, "#")
+            count = pa.repeat(pa.scalar(_crops_an_image(table), pa.int64()), len(images))
+            lacking = _stale(
+                images.append_column("of", of).append_column("count", count),
+                self.present,
+                "of",
+                ("class", "split", "count"),
+            )
+            for start in range(0, len(lacking), IMAGES_AT_ONCE):
+                yield self._rows(lacking.slice(start, IMAGES_AT_ONCE), view, table).select(schema.names)
 
-    def _rows(self, keys: list[str], view: str, table: Table) -> pa.Table:
+    def _rows(self, images: pa.Table, view: str, table: Table) -> pa.Table:
         import numpy as np
 
         from storage.schemas import fixed_list, to_numpy
 
         count = _crops_an_image(table)
-        stored = table.keeper.read(keys, ["boxes", "vectors"])
+        stored = table.keeper.read(images["key"], ["boxes", "vectors"])
         boxes, vectors = to_numpy(stored["boxes"], (count, 4)), to_numpy(stored["vectors"], (count, -1))
-        images = [self.sources.images[key] for key in keys]
-        columns = {
-            name: pa.array(np.repeat(np.array([image[of] for image in images], object), count), pa.string())
-            for name, of in (("image", "id"), ("class", "class"), ("split", "split"))
-        }
-        rows = len(keys) * count
+        each, rows = _each(len(images), count), len(images) * count
         return pa.table(
-            columns
+            {name: images[of].take(each) for name, of in (("image", "id"), ("class", "class"), ("split", "split"))}
             | {
-                "id": _crop_ids(keys, view, count),
+                "id": _crop_ids(images["key"], view, count),
                 "view": pa.repeat(view, rows),
                 "kind": pa.repeat("raw", rows),
-                "number": pa.array(np.tile(np.arange(count, dtype=np.int32), len(keys))),
+                "number": pa.array(np.tile(np.arange(count, dtype=np.int32), len(images))),
                 "box": fixed_list(boxes.reshape(rows, 4)),
                 "vector": fixed_list(vectors.reshape(rows, -1)),
             }
         )
 
 
-def _crop_ids(keys: Sequence[str], view: str, count: int) -> pa.Array:
+def _crop_ids(keys: pa.ChunkedArray, view: str, count: int) -> pa.Array:
     """`key#view#number` for every crop of these images."""
     import numpy as np
 
-    names = pa.array(np.repeat(np.array([f"{key}#{view}#" for key in keys], object), count), pa.string())
-    numbers = pa.array(np.tile(np.arange(count).astype(str), len(keys)), pa.string())
-    return pc.binary_join_element_wise(names, numbers, "")
+    numbers = pa.array(np.tile(np.arange(count), len(keys))).cast(pa.string())
+    images = keys.take(_each(len(keys), count)).combine_chunks()
+    return pc.binary_join_element_wise(images, view, numbers, "#")
 
 
-def _crops_by_image(present: pa.Table) -> dict[str, tuple[str | None, str, int]]:
-    """`key#view` -> class, split and number of crops, of what a database holds; none where these are of two kinds."""
-    if not present.num_rows:
-        return {}
+def _each(images: int, count: int) -> pa.Array:
+    """Places 0, 0, ..., 1, 1, ...: that of every image, `count` times."""
+    import numpy as np
+
+    return pa.array(np.repeat(np.arange(images), count))
+
+
+def _crops_by_image(present: pa.Table) -> pa.Table:
+    """`of` (`key#view`), class, split and count of the crops that a database holds; without images of two kinds."""
+    if not len(present):
+        return present
     of_image = pc.replace_substring_regex(present["id"], r"#[0-9]+$", "")
-    grouped = pa.table({"of": of_image, "class": present["class"], "split": present["split"]})
-    found: dict[str, tuple[str | None, str, int]] = {}
-    mixed = set()
-    for row in grouped.group_by(["of", "class", "split"]).aggregate([([], "count_all")]).to_pylist():
-        if row["of"] in found:
-            mixed.add(row["of"])
-        found[row["of"]] = (row["class"], row["split"], row["count_all"])
-    return {name: value for name, value in found.items() if name not in mixed}
+    crops = pa.table({"of": of_image, "class": present["class"], "split": present["split"]})
+    found = crops.group_by(["of", "class", "split"]).aggregate([([], "count_all")])
+    kinds = found.group_by("of").aggregate([([], "count_all")])
+    alike = kinds["of"].filter(pc.equal(kinds["count_all"], 1))
+    found = found.rename_columns({"count_all": "count"})
+    return found.filter(pc.is_in(found["of"], value_set=alike))
 
 
 def _crops_an_image(table: Table) -> int:
     return table.plan[0].crops
 
 
-class _Descriptors(_Listed):
+class _Descriptors:
     def __init__(self, sources: Sources, present: pa.Table):
-        super().__init__(sources.descriptors, present)
         self.sources = sources
+        self.rows = pa.Table.from_pylist(sources.descriptors, _DESCRIPTORS)
+        self.lacking = _stale(self.rows, present, "id", ("class", "text"))
+
+    def wanted_ids(self) -> pa.ChunkedArray:
+        return self.rows["id"]
 
     def stale(self, schema: pa.Schema) -> Iterator[pa.Table]:
         import numpy as np
 
         from storage.schemas import fixed_list, to_numpy
 
-        if not self.lacking:
+        if not len(self.lacking):
             return
-        stored = self.sources.texts.keeper.read([text_key(row["text"]) for row in self.lacking], ["vector"])
-        columns = {name: pa.array([row[name] for row in self.lacking]) for name in ("id", "class", "set", "text")}
-        columns["number"] = pa.array([row["number"] for row in self.lacking], pa.int32())
-        columns["vector"] = fixed_list(to_numpy(stored["vector"], (-1,)).astype(np.float16))
-        yield pa.table(columns).select(schema.names)
+        keys = [text_key(text) for text in self.lacking["text"].to_pylist()]
+        stored = self.sources.texts.keeper.read(keys, ["vector"])
+        vectors = fixed_list(to_numpy(stored["vector"], (-1,)).astype(np.float16))
+        yield self.lacking.append_column("vector", vectors).select(schema.names)
 
 
 _PROJECTED: dict[str, Callable[[Sources, pa.Table], _Projected]] = {

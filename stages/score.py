@@ -10,18 +10,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.batches import Batch, batches_of
 from stages.class_names import read_class_names
 from stages.encode_images import describe_table, view_title
+from stages.lacking import LackingRows
 from stages.methods.method import Method
-from stages.pool_size import pool_size
 from stages.predictions import Reading
 from stages.settings import DescriptorSettings, ScoreSettings
-from stages.stage import Ingredients, Inputs, Run, Stage, Table
-from stages.streaming import Batch, batches_of, stream
+from stages.staff import find_room
+from stages.stage import Ingredients, Inputs, Run, Stage, Table, lacking_keys, without
+from stages.streaming import stream
 from storage.fingerprint import digest
 
 IMAGES_A_BATCH = 256
@@ -52,6 +56,7 @@ class Score(Stage):
         (texts,) = inputs.tables("encode_text")
         classes = classes_to_predict(self.settings.classes, inputs)
         digests: dict[int, str] = {}
+        wanted: dict[frozenset[str], pa.ChunkedArray] = {}  # tables that want the same images share their keys
         tables = []
         key_of = texts.plan.keys
         for method, prompts in texts.plan.prompts:
@@ -73,11 +78,23 @@ class Score(Stage):
                     crops=0 if view is None else _pixel_crops(method, view.plan[0].crops),
                     share=1.0 if view is None else _crops_read(method, view.plan[0].crops) / view.plan[0].crops,
                 )
-                tables.append(self._table(reading, seed, wholes, encoded["whole"], view, inputs))
+                refused = encoded["whole"].rejected | (frozenset() if view is None else view.rejected)
+                if refused not in wanted:
+                    wanted[refused] = without(encoded["whole"].wanted, refused)
+                rows = {"whole": encoded["whole"].fingerprint} | ({} if view is None else {"view": view.fingerprint})
+                model = encoded["whole"].told
+                tables.append(self._table(reading, seed, rows, wholes, wanted[refused], model, inputs))
         return tables
 
     def _table(
-        self, reading: Reading, seed: int, wholes: Mapping[str, str], whole: Table, view: Table | None, inputs: Inputs
+        self,
+        reading: Reading,
+        seed: int,
+        rows: Mapping[str, str],
+        wholes: Mapping[str, str],
+        wanted: pa.ChunkedArray,
+        model: Mapping[str, Any],
+        inputs: Inputs,
     ) -> Table:
         method = reading.method
         named = {"label", "views", "descriptors", *method.paths}  # what files say is in the digest of the texts
@@ -86,32 +103,30 @@ class Score(Stage):
         ingredients = Ingredients(
             settings=settings,
             version=100 * self.version + method.version,
-            rows={"whole": whole.fingerprint} | ({} if view is None else {"view": view.fingerprint}),
+            rows=rows,
             whole=wholes,
         )
         keeper = inputs.shard_table(self.name, ingredients)
-        refused = whole.rejected | (set() if view is None else view.rejected)
-        wanted = [key for key in whole.wanted if key not in refused] if refused else whole.wanted
         title = f"methods.{method.row_name}"
-        if view is not None and len(self.seeds) > 1:
+        if reading.view is not None and len(self.seeds) > 1:
             title += f".seed.{seed}"
         if method.draw is not None:
             title += f".draw.{method.draw}"
         plan = (replace(reading, folder=keeper.folder), seed)
-        return Table(self.name, title, ingredients, wanted, keeper, plan=plan)
+        named = {f"methods.{key}": getattr(method, key, None) for key in ("views", "descriptors", *method.paths)}
+        told = {**model, **named, "classes": list(reading.prompts)}
+        return Table(self.name, title, ingredients, wanted, keeper, plan=plan, told=told)
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Score the images that any method lacks. Raises RuntimeError when a batch kills its worker even alone."""
         _tell_of_namesakes(inputs.names, run)
         ray = run.cluster()
-        lacks: dict[str, list[str]] = {}
         for table in tables:
             table.keeper.create(describe_table(table))
-            for key in table.missing:
-                lacks.setdefault(key, []).append(table.name)
-        rows = [{"key": key, "lacks": names} for key, names in lacks.items()]
+        rows = LackingRows(pa.table({"key": lacking_keys(tables)}), tables)
         readings = {table.name: table.plan[0] for table in tables}
-        pool = pool_size(ray)
+        staff = find_room(ray, self.name, minutes=run.wait_minutes, tell=run.tell)
+        pool = staff.size
         actor_class = ray.remote(**pool.resources, max_restarts=0, scheduling_strategy="SPREAD")(_ScoreActor)
         start = partial(actor_class.remote, readings, self.settings, pool.threads, run.id)
 
@@ -119,8 +134,9 @@ class Score(Stage):
             return actor.score.remote(batch.rows)
 
         size = min(IMAGES_A_BATCH, -(-len(rows) // pool.actors))  # few images keep all actors busy, too
-        actors = min(pool.actors, -(-len(rows) // size))
-        for done in stream(ray, batches_of(rows, size), start, submit, actors=actors):
+        staff.most = -(-len(rows) // size)
+        folders = [table.keeper.folder for table in tables]
+        for done in stream(ray, batches_of(rows, size), start, submit, staff, folders=folders):
             if done.killer is not None:
                 raise RuntimeError(f"score: image {done.killer['key']} {done.reason}")
             run.advance(done.answer, 0)
@@ -135,8 +151,8 @@ def classes_to_predict(setting: str, inputs: Inputs) -> tuple[str, ...]:
     if setting == "all":
         return inputs.classes
     if setting == "labelled":
-        query = inputs.manifest.filter(pc.equal(inputs.manifest["split"], "query"))
-        found = set(pc.unique(query["class"]).to_pylist()) - {None}
+        query = pc.equal(inputs.manifest["split"], "query")
+        found = set(pc.unique(inputs.manifest["class"].filter(query)).to_pylist()) - {None}
         if not found:
             raise ValueError("score.classes: labelled, but no query image has a label; say all, or name a file")
         return tuple(identity for identity in inputs.classes if identity in found)
@@ -188,15 +204,12 @@ class _ScoreActor:
 
         torch.set_num_threads(self.threads)
         self.prepared = prepare_methods(self.readings)
-        folders = {reading.whole for reading in self.readings.values()} | {
-            reading.view for reading in self.readings.values() if reading.view is not None
-        }
-        self.tables = {folder: ShardTable(folder) for folder in folders}
+        folders = {(one.whole, one.view, one.folder) for one in self.readings.values()}
+        self.tables = {folder: ShardTable(folder) for folder in set(chain(*folders)) - {None}}
 
     def score(self, rows: list[dict[str, Any]]) -> int:
         """Append predictions for a batch; returns the number of images."""
         from stages.predictions import by_features, load_features, predict_rows
-        from storage.shards import ShardTable
 
         by_need: dict[tuple[str, ...], list[str]] = {}
         for row in rows:
@@ -208,7 +221,7 @@ class _ScoreActor:
                 for name in together:
                     reading = self.readings[name]
                     predictions = predict_rows(reading, keys, features, self.prepared[name], self.settings)
-                    ShardTable(reading.folder).append(predictions, self.run)
+                    self.tables[reading.folder].append(predictions, self.run)
         return len(rows)
 
     def _warm_up(self, names: Sequence[str], features: Any) -> None:

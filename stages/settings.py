@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class Settings(BaseModel):
@@ -256,15 +256,42 @@ class FileDescriptors(Settings):
 DescriptorSettings = FileDescriptors
 
 
+class ActorRange(Settings):
+    """A number of actors that follows the cluster."""
+
+    min: Annotated[int, Field(ge=1)] = 1
+    """so many must find room before the stage begins"""
+    max: Annotated[int, Field(ge=1)] | None = None
+    """so many at most, as nodes join; default: what fits"""
+
+    def clip(self, count: int) -> int:
+        """The number in the range that is nearest to `count`."""
+        return max(count, self.min) if self.max is None else min(max(count, self.min), self.max)
+
+
+def _kind_of_actors(value: Any) -> str:
+    return "range" if isinstance(value, (Mapping, ActorRange)) else "number"
+
+
 class EncodeResources(Settings):
     """What an encoder may use."""
 
     gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """GPUs an encoder actor holds; auto: one where the cluster has any"""
-    actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """number of encoder actors; auto: one a GPU; on CPUs one a core up to four cores, else one for every four"""
+    actors: Annotated[
+        Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Tag("number")] | Annotated[ActorRange, Tag("range")],
+        Discriminator(_kind_of_actors),
+    ] = "auto"
+    """number of encoder actors, or {min, max} of it; auto: one a GPU; on CPUs one a core up to four cores, else one for
+    every four"""
     batch: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = "auto"
     """images a batch, which is also the rows of a shard; auto: 64 with GPUs, 16 without"""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EncodeResources:
+        if isinstance(self.actors, ActorRange) and self.actors.clip(self.actors.min) != self.actors.min:
+            raise ValueError(f"actors.min ({self.actors.min}) must not exceed actors.max ({self.actors.max})")
+        return self
 
 
 class ScoreSettings(Settings):

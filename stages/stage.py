@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.fingerprint import digest
-from storage.shards import ShardTable, missing_keys
+from storage.shards import ShardTable, key_column
 
 
 class Keeper(Protocol):
-    """Where a table's rows lie: a `ShardTable`, or anything else that can tell which keys it has."""
+    """Where a table's rows lie: a `ShardTable`, or anything else that can tell which keys it lacks."""
 
-    def keys(self) -> set[str]: ...
+    def missing(self, wanted: pa.ChunkedArray) -> pa.ChunkedArray: ...
     def rejects(self) -> pa.Table: ...
     def forget_rejects(self) -> None: ...
     def bytes(self) -> int: ...
@@ -53,44 +54,67 @@ class Ingredients:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that a stage keeps under the present settings, and the keys it should hold."""
+    """A table that a stage keeps under the present settings, and the keys it should hold, each once.
+
+    Keys are given as any sequence of texts and kept as an Arrow column, which tables that want the same keys share.
+    """
 
     stage: str
     name: str
     """what the table is for, in the words of the job file: "views.guided", "methods.abs" """
     ingredients: Ingredients
-    wanted: Sequence[str]
+    wanted: pa.ChunkedArray
     keeper: Keeper
     plan: Any = None
     """what `compute` needs to know of this table besides its missing keys"""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """names behind its ingredients, for people who ask why it is another table now; decides nothing"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wanted", key_column(self.wanted))
 
     @cached_property
     def fingerprint(self) -> str:
         return digest({"stage": self.stage, **self.ingredients.as_dict()})
 
     @cached_property
-    def missing(self) -> list[str]:
-        return missing_keys(self.wanted, self.keeper)
+    def missing(self) -> pa.ChunkedArray:
+        """Wanted keys that have neither a row nor a reason why there is none, in their order."""
+        return self.keeper.missing(self.wanted)
 
     @cached_property
-    def rejected(self) -> set[str]:
+    def rejected(self) -> frozenset[str]:
         """Wanted keys whose row could not be made; the reason is in the table's rejects."""
-        refused = self.keeper.rejects()["key"].to_pylist()
-        return set(refused).intersection(self.wanted) if refused else set()
+        refused = self.keeper.rejects()["key"]
+        wanted = self.wanted.filter(pc.is_in(self.wanted, value_set=refused)) if len(refused) else refused
+        return frozenset(wanted.to_pylist())
 
     @property
     def complete(self) -> bool:
-        return not self.missing
+        return not len(self.missing)
 
     @property
     def present(self) -> int:
         return len(self.wanted) - len(self.missing) - len(self.rejected)
 
-    def usable(self) -> list[str]:
+    def usable(self) -> pa.ChunkedArray:
         """Wanted keys less the rejected ones: what a reader of this table will find once it is complete."""
-        if not self.rejected:
-            return list(self.wanted)
-        return [key for key in self.wanted if key not in self.rejected]
+        return without(self.wanted, self.rejected)
+
+
+def without(keys: pa.ChunkedArray, refused: Collection[str]) -> pa.ChunkedArray:
+    """The keys that are not refused, in their order; the same column where none are."""
+    if not refused:
+        return keys
+    return keys.filter(pc.invert(pc.is_in(keys, value_set=pa.array(list(refused), pa.string()))))
+
+
+def lacking_keys(tables: Sequence[Table]) -> pa.ChunkedArray:
+    """The keys that any of these tables lacks, each once, in the order of the first table that lacks it."""
+    different = {id(table.missing): table.missing for table in tables}.values()  # mostly they lack the same
+    if len(different) == 1:
+        return next(iter(different))
+    return key_column(pc.unique(pa.chunked_array([part for keys in different for part in keys.chunks], pa.string())))
 
 
 class NotKnownYet(Exception):
@@ -156,10 +180,14 @@ class Run:
     cluster: Callable[[], Any]
     """starts or joins Ray on first use, and returns the `ray` module"""
     max_rejects: float = 0.01
+    wait_minutes: float | None = None
+    """how long to wait for a cluster that has less than a stage asks for; None for one that never grows"""
     timed: Callable[[Mapping[str, float]], None] = lambda seconds: None
     """timed(seconds by phase), summed over workers: where the time of the stage went"""
     tell: Callable[[str], None] = lambda text: None
     """tell(text): what a person who watches should know"""
+    still_ours: Callable[[], None] = lambda: None
+    """raises LeaseLost where another run may have taken this one's place: to be asked before a commit"""
 
 
 class Stage(ABC):
@@ -181,7 +209,7 @@ class Stage(ABC):
 
     def units(self, tables: Sequence[Table]) -> int | None:
         """How far `advance` will count: the distinct missing keys, since one pass fills all tables."""
-        return len({key for table in tables for key in table.missing})
+        return len(lacking_keys(tables))
 
 
 class TooManyRejects(RuntimeError):

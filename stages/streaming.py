@@ -1,56 +1,31 @@
 """Stream batches of rows through a pool of Ray actors, and find the row that kills its worker.
 
 Plain Ray tasks and actors, not a Ray Data plan: when a worker dies (a codec's crash, memory) the driver must know
-which rows it held. Batches that were on a dead actor are tried again alone; one that dies alone three times is halved,
-until a single row is left, and that row is rejected (architecture.md 4).
+which rows it held. What died with a node goes to another actor; what died alone is suspected (`stages.batches`).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
-TRIES = 3
+from stages.actor_pool import ActorPool, Event, Member, actor_deaths, is_loss
+from stages.batches import TRIES, Batch, Done, Queue
 
-
-@dataclass
-class Batch:
-    """Rows that travel together, and how often they were on an actor that died."""
-
-    rows: list[dict[str, Any]]
-    deaths: int = 0
-
-    @property
-    def suspect(self) -> bool:
-        return self.deaths > 0
-
-    def halves(self) -> tuple[Batch, Batch]:
-        """The two halves of a batch that killed its worker, to be tried alone as well."""
-        middle = len(self.rows) // 2
-        return Batch(self.rows[:middle], deaths=1), Batch(self.rows[middle:], deaths=1)
+LOOK_SECONDS = 5.0
+"""How often the pool is measured against the cluster."""
+LOSSES = 10
+"""How often every actor may be lost with its node, without a single batch done in between, before the stage ends."""
 
 
-@dataclass
-class Done:
-    """What became of a batch: the actor's answer, or (when it killed its worker) the single row and the reason."""
+class Staff(Protocol):
+    """What a stream asks about its actors while it runs (`stages.staff.Staff`)."""
 
-    answer: Any = None
-    killer: dict[str, Any] | None = None
-    reason: str = ""
-
-
-def batches_of(rows: Iterable[dict[str, Any]], size: int) -> Iterator[Batch]:
-    """Rows in batches of at most `size`."""
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield Batch(batch)
-            batch = []
-    if batch:
-        yield Batch(batch)
+    def wanted(self) -> int: ...
+    def nobody_works(self) -> None: ...
+    def somebody_works(self) -> None: ...
+    def tell(self, text: str) -> None: ...
 
 
 def stream(
@@ -58,149 +33,114 @@ def stream(
     batches: Iterable[Batch],
     start_actor: Callable[[], Any],
     submit: Callable[[Any, Batch], Any],
+    staff: Staff,
     *,
-    actors: int,
     in_flight: int = 2,
+    folders: Sequence[str] = (),
 ) -> Iterator[Done]:
     """Yield a `Done` for every batch, in the order in which they finish.
 
     `start_actor()` starts an actor, whose method `setup` is called first; `submit(actor, batch)` returns the reference
-    of its answer; an actor has `in_flight` batches at most, those that wait among them. An exception of the actor's own
-    code is raised here; a death is handled as the module says.
+    of its answer; an actor has `in_flight` batches at most, those that wait among them. There are as many actors as
+    `staff.wanted()` says, asked again every few seconds and after a death. An exception of the actor's own code is
+    raised here, and RuntimeError when workers die before they work, or nodes sooner than anything is done.
+    FileNotFoundError when an actor comes to a node that does not see one of the tables in `folders`.
     """
-    fresh, suspects = iter(batches), deque[Batch]()
-    pool = _Pool(ray, start_actor, actors, in_flight)
-    try:
-        while True:
-            for actor in pool.least_loaded():
-                while (batch := _next_batch(pool, actor, fresh, suspects)) is not None:
-                    pool.submit(actor, batch, submit)
-            if not pool.flying and not suspects:
-                return
-            yield from _collect(pool, suspects)
-    finally:
-        pool.stop()
+    return _Stream(ray, Queue(batches), ActorPool(ray, start_actor, in_flight, folders), submit, staff).run()
 
 
-def _next_batch(pool: _Pool, actor: int, fresh: Iterator[Batch], suspects: deque[Batch]) -> Batch | None:
-    """The batch this actor should take next: a suspect only when it would be alone there, else a fresh one."""
-    load = pool.load(actor)
-    if any(batch.suspect for batch in load) or len(load) >= pool.in_flight:
-        return None
-    if suspects:
-        return suspects.popleft() if not load else None
-    return next(fresh, None)
-
-
-def _collect(pool: _Pool, suspects: deque[Batch]) -> Iterator[Done]:
-    """Wait for an answer; on a death put the batches of that actor among the suspects."""
-    reference = pool.wait()
-    actor, batch = pool.take(reference)
-    try:
-        answer = pool.ray.get(reference)
-    except _deaths(pool.ray) as death:
-        if batch is not None and not isinstance(death, _actor_deaths(pool.ray)):
-            yield from _suspect(batch, death, suspects, alone=True)  # what fed the actor died; the actor lives on
-            return
-        # A death in setup fails all that waited for it, in any order: no batch is to blame.
-        in_setup = batch is None or pool.died_loading(actor)
-        companions = pool.replace(actor, death, in_setup=in_setup)
-        if in_setup and batch is not None:
-            companions.append(batch)
-        for companion in companions:
-            companion.deaths = max(companion.deaths, 1)
-            suspects.append(companion)
-        if not in_setup:
-            yield from _suspect(batch, death, suspects, alone=not companions)
-    else:
-        if batch is not None:
-            yield Done(answer=answer)
-
-
-def _suspect(batch: Batch, death: Exception, suspects: deque[Batch], *, alone: bool) -> Iterator[Done]:
-    batch.deaths += 1 if alone or not batch.suspect else 0
-    if batch.deaths <= TRIES:
-        suspects.append(batch)
-    elif len(batch.rows) > 1:
-        suspects.extend(batch.halves())
-    else:
-        yield Done(killer=batch.rows[0], reason=f"killed its worker: {type(death).__name__}")
-
-
-def _deaths(ray: Any) -> tuple[type[Exception], ...]:
-    """Errors that mean a process or node went away, not that code raised."""
-    errors = ray.exceptions
-    return (
-        errors.RayActorError,
-        errors.WorkerCrashedError,
-        errors.NodeDiedError,
-        errors.ObjectLostError,
-        errors.OutOfMemoryError,
-        errors.LocalRayletDiedError,
-    )
-
-
-def _actor_deaths(ray: Any) -> tuple[type[Exception], ...]:
-    """Those after which an actor is gone; Ray says of one that it killed for memory only that memory ran out."""
-    return ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
-
-
-class _Pool:
-    """Actors by number, and what each has in flight; a None among that is the actor's setup."""
-
-    def __init__(self, ray: Any, start_actor: Callable[[], Any], actors: int, in_flight: int):
-        self.ray = ray
-        self.in_flight = in_flight
-        self.start_actor = start_actor
-        self.actors: list[Any] = []
-        self.flying: dict[Any, tuple[int, Batch | None]] = {}
+class _Stream:
+    def __init__(self, ray: Any, queue: Queue, pool: ActorPool, submit: Callable[[Any, Batch], Any], staff: Staff):
+        self.ray, self.queue, self.pool, self.submit, self.staff = ray, queue, pool, submit, staff
         self.failed_starts = 0
-        for number in range(actors):
-            self._start(number)
+        self.losses = 0
+        self.most_at_once = 0
+        self.looked = -LOOK_SECONDS
+        self.lost: set[str | None] = set()
 
-    def _start(self, number: int) -> None:
-        self.actors[number:] = [self.start_actor(), *self.actors[number + 1 :]]
-        self.flying[self.actors[number].setup.remote()] = (number, None)
-
-    def load(self, actor: int) -> list[Batch]:
-        return [batch for number, batch in self.flying.values() if number == actor and batch is not None]
-
-    def died_loading(self, actor: int) -> bool:
-        """Whether a dead actor died in its setup: its answer may be there already and only not have been taken."""
-        setup = [reference for reference, (number, batch) in self.flying.items() if number == actor and batch is None]
+    def run(self) -> Iterator[Done]:
         try:
-            self.ray.get(setup)
-        except _deaths(self.ray):
-            return True
-        return False
+            while self.pool.flying or not self.queue.empty:
+                self._measure()
+                self._hand_out()
+                event = self.pool.next_event(LOOK_SECONDS)
+                if event is None:
+                    self.pool.check_home()
+                else:
+                    yield from self._settle(event)
+        finally:
+            self.pool.stop()
 
-    def least_loaded(self) -> list[int]:
-        return sorted(range(len(self.actors)), key=lambda actor: len(self.load(actor)))
+    def _measure(self) -> None:
+        """From time to time, hold the pool against the cluster."""
+        if self.queue.empty or time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked = time.monotonic()
+        self.pool.grow_to(max(1, self.staff.wanted()))
+        self.most_at_once = max(self.most_at_once, len(self.pool.members))
+        if self.pool.at_work:
+            self.staff.somebody_works()
+        else:
+            self.staff.nobody_works()
 
-    def submit(self, actor: int, batch: Batch, submit: Callable[[Any, Batch], Any]) -> None:
-        self.flying[submit(self.actors[actor], batch)] = (actor, batch)
+    def _hand_out(self) -> None:
+        for member in self.pool.free():
+            while len(member.load) < self.pool.in_flight:
+                batch = self.queue.take(list(member.load.values()))
+                if batch is None:
+                    break
+                self.pool.submit(member, batch, self.submit(member.actor, batch))
 
-    def wait(self) -> Any:
-        """A reference that is ready: a setup before answers, since a dead actor fails all of them at once."""
-        ready, _ = self.ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
-        if not ready:
-            ready, _ = self.ray.wait(list(self.flying), num_returns=1)
-        return min(ready, key=lambda reference: self.flying[reference][1] is not None)
-
-    def take(self, reference: Any) -> tuple[int, Batch | None]:
-        return self.flying.pop(reference)
-
-    def replace(self, actor: int, death: Exception, *, in_setup: bool) -> list[Batch]:
-        """Start a new actor in the place of a dead one; returns the other batches that were on it."""
-        self.failed_starts = self.failed_starts + 1 if in_setup else 0
+    def _settle(self, event: Event) -> Iterator[Done]:
+        """An answer is passed on; what a death leaves behind goes back to the queue."""
+        if event.death is None:
+            if isinstance(event.what, Batch):
+                self.losses = 0
+                yield Done(answer=event.answer)
+            elif event.what == "setup":
+                self.failed_starts = 0
+            return
+        self.looked = -LOOK_SECONDS
+        if isinstance(event.what, Batch):
+            yield from self._lost_batch(event.member, event.what, event.death)
+            return
+        self.pool.remove(event.member)
+        if self._is_gone(event.member, event.death):
+            self._count_loss(event.member.node, event.death)
+            return
+        self.failed_starts += 1
         if self.failed_starts > TRIES:
-            raise RuntimeError(f"a worker died {self.failed_starts} times while it loaded its model: {death}")
-        lost = [reference for reference, (number, _) in self.flying.items() if number == actor]
-        batches = [batch for reference in lost if (batch := self.flying.pop(reference)[1]) is not None]
-        self.ray.kill(self.actors[actor])
-        self._start(actor)
-        return batches
+            raise RuntimeError(f"a worker died {self.failed_starts} times while it loaded its model: {event.death}")
 
-    def stop(self) -> None:
-        for actor in self.actors:
-            self.ray.kill(actor)
+    def _lost_batch(self, member: Member, batch: Batch, death: Exception) -> Iterator[Done]:
+        of_actor = isinstance(death, actor_deaths(self.ray))
+        companions = self.pool.remove(member) if of_actor else []  # else what fed the actor died, and it lives on
+        if is_loss(self.ray, death) or (of_actor and self._is_gone(member, death)):
+            for lost in (batch, *companions):
+                self.queue.put_back(lost, death)
+            self._count_loss(member.node if of_actor else None, death)
+            return
+        for companion in companions:
+            self.queue.suspect(companion)
+        if companions and not batch.suspect:
+            self.queue.suspect(batch)
+        else:
+            yield from self.queue.blame(batch, death, member.node if of_actor else None, self.pool.living())
+
+    def _is_gone(self, member: Member, death: Exception) -> bool:
+        """Whether an actor died with its node; of one that had not found its place, whether any node died since."""
+        if is_loss(self.ray, death):
+            return True
+        living = self.pool.living()
+        return member.node not in living if member.node is not None else bool(member.among - living)
+
+    def _count_loss(self, node: str | None, death: Exception) -> None:
+        if node not in self.lost:
+            self.staff.tell("lost a node, or touch with it; what it had in hand goes to others")
+        self.lost.add(node)
+        self.losses += 1
+        if self.losses > LOSSES * self.most_at_once:
+            raise RuntimeError(
+                f"{self.losses} times in a row workers were lost with their nodes before a single batch was done. "
+                f"What is computed is kept; run again on nodes that stay. ({death})"
+            )

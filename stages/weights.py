@@ -8,6 +8,7 @@ the plan found them to hold, wherever they are loaded: another node may have oth
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from stages.vision.weight_files import (
     hugging_face_activation,
     open_clip_activation,
 )
-from storage.files import exists, read_bytes, write_atomic
+from storage.files import read_bytes, write_atomic
 from storage.fingerprint import digest, file_sha256
 
 if TYPE_CHECKING:
@@ -163,9 +164,11 @@ def _called(model: ModelSettings | DinoGuide) -> str:
 
 
 def _resolved_path(cache: str) -> str:
-    return str(Path(cache).with_name("models.json"))
+    return os.path.join(os.path.dirname(cache), "models.json")
 
 
 def _resolved(cache: str) -> Mapping[str, str]:
-    path = _resolved_path(cache)
-    return json.loads(read_bytes(path)) if exists(path) else {}
+    try:
+        return json.loads(read_bytes(_resolved_path(cache)))
+    except FileNotFoundError:
+        return {}

@@ -1,4 +1,4 @@
-"""Read blobs, many at a time: local files, members of tars, cells of Parquet files, whatever fsspec opens.
+"""Read blobs, many at a time: local files, members of tars, cells of Parquet files, objects, whatever fsspec opens.
 
 The uris of a batch are grouped by what holds them, so a tar is opened once and a row group is read once. What goes
 wrong with one blob is told in its place and costs no other.
@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from storage.filesystems import explained, is_object_uri
+from storage.objects import open_object
 from storage.uris import LocalFile, ParquetCell, Place, RemoteFile, TarMember, parse_uri
 
 REMOTE_READS = 16
@@ -139,6 +141,20 @@ def _read_row_group(path: str, size: int, mtime_ns: int, column: str, group: int
 
 
 def _read_remote(place: RemoteFile, largest: int) -> bytes | OSError:
+    return _read_object(place.url, largest) if is_object_uri(place.url) else _read_by_fsspec(place, largest)
+
+
+def _read_object(uri: str, largest: int) -> bytes | OSError:
+    try:
+        with open_object(uri) as file, explained(uri):
+            return file.read() if file.size() <= largest else _too_large(file.size(), largest)
+    except OSError as error:
+        return error
+    except ValueError as error:  # a uri that carries a query, or names no object
+        return OSError(str(error))
+
+
+def _read_by_fsspec(place: RemoteFile, largest: int) -> bytes | OSError:
     from fsspec.asyn import sync
     from fsspec.core import url_to_fs
     from fsspec.implementations.http import HTTPFileSystem

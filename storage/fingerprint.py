@@ -39,21 +39,41 @@ def file_sha256(path: str, cache: str | None = None) -> str:
     """All 64 hex digits of a file's sha256. FileNotFoundError where there is none.
 
     `cache` is the path of a JSON file that remembers hashes by path, size and modification time, so that
-    gigabytes of weights are read once. It is made when missing, and anew where it cannot be parsed.
+    gigabytes of weights are read once. It is made when missing, and anew where it cannot be parsed; in an object
+    store it is asked once a process for a file that stays as it is.
     """
     path = os.path.abspath(path)
     before = _stamp(path)
-    remembered = _read_cache(cache) if cache else {}
-    entry = remembered.get(path)
+    if cache is None:
+        return _hash_file(path)
+    if not files.is_remote(cache):
+        return _remembered_sha256(path, cache, before)
+    known = _asked.get((cache, path))
+    if known is None or known[0] != before:
+        known = _asked[cache, path] = (before, _remembered_sha256(path, cache, before))
+    return known[1]
+
+
+_asked: dict[tuple[str, str], tuple[list[int], str]] = {}
+"""(cache, file) -> stamp and hash of the file, as this process found them in an object store or put them there"""
+
+
+def _remembered_sha256(path: str, cache: str, before: list[int]) -> str:
+    entry = _read_cache(cache).get(path)
     if isinstance(entry, dict) and entry.get("stamp") == before and isinstance(entry.get("sha256"), str):
         return entry["sha256"]
+    found = _hash_file(path)
+    if _stamp(path) == before:  # a file that changed while it was read is not worth remembering
+        remembered = {**_read_cache(cache), path: {"stamp": before, "sha256": found}}
+        files.write_atomic(cache, json.dumps(remembered, indent=1, sort_keys=True).encode(), run="hashes")
+    return found
+
+
+def _hash_file(path: str) -> str:
     hashed = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             hashed.update(block)
-    if cache and _stamp(path) == before:  # a file that changed while it was read is not worth remembering
-        remembered = {**_read_cache(cache), path: {"stamp": before, "sha256": hashed.hexdigest()}}
-        files.write_atomic(cache, json.dumps(remembered, indent=1, sort_keys=True).encode(), run="hashes")
     return hashed.hexdigest()
 
 

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.filesystems import is_object_uri, lance_options
 from storage.markers import drop_marker
 
 UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
@@ -38,14 +40,15 @@ def where_equal(values: Mapping[str, str | int | None]) -> Filter | None:
 
 
 class Projection:
-    """The LanceDB database in the folder `uri`, made by the first upsert; a read sees the latest commit."""
+    """The LanceDB database at `uri`, a folder or `s3://`, `gs://`; a read sees the latest commit."""
 
     def __init__(self, uri: str) -> None:
         import lancedb
 
         self.uri = uri
+        options = lance_options(uri) if is_object_uri(uri) else None
         # Without an interval an open table never sees what other processes commit.
-        self._database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
+        self._database = lancedb.connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
 
     def tables(self) -> list[str]:
         """Names of the tables, sorted."""
@@ -72,7 +75,7 @@ class Projection:
         if unwanted == 0:
             return 0
         drop_marker(self.uri, table)
-        opened = self._database.open_table(table)
+        opened = self._existing(table)
         if len(wanted_ids) == 0:
             opened.delete("true")
         else:
@@ -82,15 +85,16 @@ class Projection:
 
     def ids(self, table: str) -> pa.ChunkedArray:
         """The ids of all rows; none for a missing table."""
-        if table not in self.tables():
+        opened = self._existing(table)
+        if opened is None:
             return pa.chunked_array([], pa.string())
-        return self._database.open_table(table).search().select(["id"]).to_arrow()["id"]
+        return opened.search().select(["id"]).to_arrow()["id"]
 
     def described(self, table: str) -> pa.Table:
         """All rows without their vectors; no rows and no columns for a missing table."""
-        if table not in self.tables():
+        opened = self._existing(table)
+        if opened is None:
             return pa.table({})
-        opened = self._database.open_table(table)
         return opened.search().select([name for name in opened.schema.names if name != "vector"]).to_arrow()
 
     def search(
@@ -103,9 +107,9 @@ class Projection:
         vector are never found. LookupError for a missing table, ValueError for a vector of another length or
         without a direction.
         """
-        if table not in self.tables():
+        opened = self._existing(table)
+        if opened is None:
             raise LookupError(f"{self.uri} has no table {table!r}; it has {self.tables()}")
-        opened = self._database.open_table(table)
         names = [name for name in opened.schema.names if name != "vector"]
         query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
         query = query.distance_type("cosine").bypass_vector_index().select([*names, "_distance"]).limit(k)
@@ -114,10 +118,19 @@ class Projection:
         hits = query.to_list()
         return [{**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits]
 
-    def _open(self, table: str, schema: pa.Schema) -> object:
-        if table not in self.tables():
+    def _existing(self, table: str) -> Any | None:
+        """The table, opened; None where there is none, or only what a removal that was cut short left of it."""
+        try:
+            return self._database.open_table(table)
+        except ValueError as error:
+            if f"'{table}' was not found" not in str(error):
+                raise
+            return None
+
+    def _open(self, table: str, schema: pa.Schema) -> Any:
+        opened = self._existing(table)
+        if opened is None:
             return self._database.create_table(table, schema=schema)
-        opened = self._database.open_table(table)
         if not opened.schema.equals(schema, check_metadata=True):
             raise ValueError(
                 f"table {table!r} of {self.uri} was made as\n{opened.schema}\n"

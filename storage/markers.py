@@ -1,8 +1,9 @@
 """Markers: which rows a LanceDB table holds, told without importing lancedb.
 
-`projected.json` lies in the database's folder, so it is never left behind when a database is removed. It maps
-a table's name to the digest of the rows that were projected. A marker is dropped before its table is changed
-and written after the last change, so a projection that was cut short is never taken for a finished one.
+`projected.json` lies in the database's folder, so it is never left behind when a database is removed, and goes first
+where objects are removed one after another. It maps a table's name to the digest of the rows that were projected. A
+marker is dropped before its table is changed and written after the last change, so a projection that was cut short is
+never taken for a finished one.
 """
 
 from __future__ import annotations

@@ -27,9 +27,10 @@ def write_record(store: str, run_id: str, record: dict[str, object]) -> None:
 def read_records(store: str) -> list[dict[str, object]]:
     """The records of a store's runs, newest last; none before the first. ValueError names a broken file."""
     records = []
-    for path in files.list_files(os.path.join(store, "runs"), ".json"):
+    paths = files.list_files(os.path.join(store, "runs"), ".json")
+    for path, data in zip(paths, files.read_each(paths), strict=True):
         try:
-            records.append(json.loads(files.read_bytes(path)))
+            records.append(json.loads(data))
         except ValueError as error:
             raise ValueError(f"{path} is no run record ({error}): move it out of this folder") from error
     return records

@@ -3,7 +3,8 @@
     /photos/it's a jay #1?.jpg                                              a local file, exactly as it is called
     tar:/data/birds-000.tar?member=wren/a%20b.jpg&offset=1536&size=20431    a member of a tar, by place
     parquet:/data/birds.parquet?column=image&group=3&row=17                 a cell: row 17 of row group 3
-    https://host/a.jpg?size=2, s3://bucket/a.jpg                            whatever fsspec opens, as it stands
+    s3://bucket/a b#1.jpg, gs://bucket/a.jpg                                an object, exactly as it is called
+    https://host/a.jpg?size=2                                               whatever fsspec opens, as it stands
     file:///photos/a%20b.jpg                                                a local file, percent-encoded
 
 In `tar:` and `parquet:` every byte but letters, digits and `_.-~/` is percent-encoded (UTF-8), so a name with
@@ -58,7 +59,7 @@ class ParquetCell:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What fsspec opens."""
+    """An object of an object store, or what fsspec opens."""
 
     url: str
 

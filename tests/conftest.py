@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import re
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +37,56 @@ def ray():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300_000_000)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300_000_000)
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an S3 server that this session's tests share."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch) -> str:
+    """`s3://NAME` of an empty bucket of the test's own, with an environment that leads there."""
+    import pyarrow.fs
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    name = f"test-{secrets.token_hex(8)}"
+    address = s3_server.removeprefix("http://")
+    maker = pyarrow.fs.S3FileSystem(
+        endpoint_override=address, scheme="http", region="us-east-1", allow_bucket_creation=True
+    )
+    maker.create_dir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def asked(bucket):
+    """What the S3 server is asked for from now on: a growing list of lines such as `GET /name/key`, without queries."""
+    lines: list[str] = []
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found = re.search(r"(GET|HEAD|PUT|POST|DELETE) ([^ ?]+)", record.getMessage())
+            lines.append(f"{found[1]} {found[2]}")
+
+    logger, notes = logging.getLogger("werkzeug"), Notes()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(notes)
+    yield lines
+    logger.removeHandler(notes)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ def export(
     sets: Sets = None,
 ) -> None:
     """Write a table as Parquet."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from pipeline.prepared import prepare_one
@@ -40,6 +41,6 @@ def export(
     chosen = tables[table]
     if not chosen.present:
         raise failed(f"{table} has no rows yet; compute them with: {prepared.command()}")
-    present = chosen.keeper.keys()
-    pq.write_table(chosen.keeper.read([key for key in chosen.wanted if key in present]), out)
+    present = pc.is_in(chosen.wanted, value_set=chosen.keeper.keys())
+    pq.write_table(chosen.keeper.read(chosen.wanted.filter(present)), out)
     say(f"wrote {chosen.present:,} rows to {out}")

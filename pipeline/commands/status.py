@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.commands.options import AsJson, JobFile, Sets
 from pipeline.commands.speaking import console, print_json, say
 
 if TYPE_CHECKING:
+    from pipeline.forecast import Forecast
+    from pipeline.plan import Plan
     from pipeline.prepared import Prepared
+    from pipeline.run import Selection
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def status(job: JobFile, sets: Sets = None, as_json: AsJson = False) -> None:
     """Say what is there, what would run and why. Starts nothing."""
     from pipeline.prepared import prepare_jobs
+    from pipeline.show import status_rows
+    from pipeline.why import Why
 
     jobs = prepare_jobs(job, sets or ())
     tell_of_twins(jobs)
-    print_status(jobs, as_json)
-
-
-def print_status(jobs: Sequence[Prepared], as_json: bool, selection: Any = None) -> None:
-    """What is there and what is missing; with a selection, of its stages alone, forced rows counted as missing."""
-    from pipeline.show import show_status, status_rows
-
-    rows = [_selected(status_rows(each.plan), each.plan, selection) for each in jobs]
-    rejects = [each.plan.rejects for each in jobs]
+    why = Why(jobs[0].job.store)
+    rows = [status_rows(each.plan, why) for each in jobs]
     if as_json:
-        pairs = zip(rows, rejects, strict=True)
-        documents = [{"stages": found, "rejects": len(bad), "rejected": bad} for found, bad in pairs]
-        print_json(by_variant(jobs, documents))
+        print_json(by_variant(jobs, _documents(jobs, rows)))
+    else:
+        _show_tables(jobs, rows)
+
+
+def dry_run(jobs: Sequence[Prepared], selection: Selection, as_json: bool) -> None:
+    """What is missing in the chosen stages, forced rows counted as such, and what it would take to compute it."""
+    from pipeline.forecast import together
+    from pipeline.show import show_forecast
+    from pipeline.why import Why
+
+    why = Why(jobs[0].job.store)
+    rows = rows_to_compute(jobs, selection, why)
+    forecasts = forecast_jobs(jobs, rows, why)
+    if as_json:
+        pairs = zip(_documents(jobs, rows), forecasts, strict=True)
+        print_json(by_variant(jobs, [found | {"forecast": [asdict(each) for each in some]} for found, some in pairs]))
         return
+    _show_tables(jobs, rows)
+    console().print()
+    show_forecast(console(), together(each for some in forecasts for each in some))
+
+
+def rows_to_compute(jobs: Sequence[Prepared], selection: Selection, why: Any) -> list[list[dict[str, Any]]]:
+    """For each job the rows of `status` that a run of these stages is about, with what it would drop as missing."""
+    from pipeline.show import status_rows
+
+    return [_selected(status_rows(each.plan, why), each.plan, selection) for each in jobs]
+
+
+def forecast_jobs(jobs: Sequence[Prepared], rows: Sequence[Rows], why: Any) -> list[list[Forecast]]:
+    """What each job would take after those before it: a table that several of them lack is the first one's."""
+    from pipeline.forecast import forecast
+
     told: set[tuple[Any, ...]] = set()
-    for each, found, bad in zip(jobs, rows, rejects, strict=True):
+    found = []
+    for each, of_job in zip(jobs, rows, strict=True):
+        own = [row for row in of_job if (row["stage"], row["location"]) not in told]
+        told |= {(row["stage"], row["location"]) for row in of_job if row["location"] is not None}
+        found.append(forecast(each.plan, each.job, own, why.records))
+    return found
+
+
+def _documents(jobs: Sequence[Prepared], rows: Sequence[Rows]) -> list[dict[str, Any]]:
+    rejects = [each.plan.rejects for each in jobs]
+    pairs = zip(rows, rejects, strict=True)
+    return [{"stages": found, "rejects": len(bad), "rejected": bad} for found, bad in pairs]
+
+
+def _show_tables(jobs: Sequence[Prepared], rows: Sequence[Rows]) -> None:
+    """The tables of each job, those of several variants once."""
+    from pipeline.show import show_status
+
+    told: set[tuple[Any, ...]] = set()
+    for each, found in zip(jobs, rows, strict=True):
         if each.label is not None:
             console().print(each.label, style="bold", highlight=False, markup=False)
         news = [row for row in found if row["location"] is None or (row["stage"], row["location"]) not in told]
         told |= {(row["stage"], row["location"]) for row in found}
         if news:
-            show_status(console(), news, bad)
+            show_status(console(), news, each.plan.rejects)
         else:
             console().print("reads and writes the tables above, and no other")
 
@@ -52,16 +102,16 @@ def by_variant(jobs: Sequence[Prepared], documents: Sequence[dict[str, Any]]) ->
     return {"variants": [{"variant": each.label} | document for each, document in pairs]}
 
 
-def _selected(rows: list[dict[str, Any]], plan: Any, selection: Any) -> list[dict[str, Any]]:
-    if selection is None:
-        return rows
+def _selected(rows: list[dict[str, Any]], plan: Plan, selection: Selection) -> list[dict[str, Any]]:
     chosen = selection.names([stage.stage.name for stage in plan.stages])
     rows = [row for row in rows if row["stage"] in chosen]
     for row in rows:
         if selection.retry_rejects and row["rejected"]:
-            row |= {"missing": row["missing"] + row["rejected"], "rejected": 0, "why": "--retry-rejects"}
+            tried = {"missing": row["missing"] + row["rejected"], "rejected": 0}
+            row |= tried | {"why": "--retry-rejects", "reasons": ["--retry-rejects"]}
         if row["stage"] == selection.force and row["wanted"] is not None:
-            row |= {"present": 0, "missing": row["wanted"], "rejected": 0, "why": "--force"}
+            dropped = {"present": 0, "missing": row["wanted"], "rejected": 0}
+            row |= dropped | {"why": "--force", "reasons": ["--force"]}
     return rows
 
 

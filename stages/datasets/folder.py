@@ -6,17 +6,22 @@ An image's id is its path relative to the data set's root, so a data set that is
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from stages.dataset import DatasetError, FolderDataset, SplitNames
 from stages.datasets.listing import IMAGE_SUFFIXES, Entry, Listing, check_text, file_version, is_image
 from stages.datasets.splits import SPLIT_NAMES, SPLITS, split_named
+from storage.filesystems import is_object_uri
 
 
 def list_folder(dataset: FolderDataset) -> Listing:
-    """The images of a folder. Raises DatasetError."""
+    """The images of a folder, on a disk or in an object store. Raises DatasetError."""
+    if is_object_uri(dataset.path):
+        from stages.datasets.object_folder import list_object_folder
+
+        return list_object_folder(dataset)
     splits = None if dataset.splits is None else SplitNames(**dataset.splits.model_dump())
     return list_class_folders(dataset.path, splits, dataset.version)
 
@@ -50,16 +55,24 @@ def proposed_splits(root: Path) -> dict[str, str]:
     folder has images. Images to classify are those for testing, else for validation, else for training.
     """
     named = sorted(name for name in _sub_folders(root) if split_named(name) and _has_images(os.path.join(root, name)))
+
+    def alone() -> bool:
+        others = (folder for folder in _sub_folders(root) if folder not in named)
+        at_the_top = any(is_image(entry.name) for entry in _entries(root) if entry.is_file())
+        return not at_the_top and not any(_has_images(os.path.join(root, folder)) for folder in others)
+
+    return splits_among(named, alone)
+
+
+def splits_among(named: Sequence[str], alone: Callable[[], bool]) -> dict[str, str]:
+    """`proposed_splits` of the folders with images that are named like splits; `alone()`: nothing else has any."""
     found: dict[str, str] = {}
     for split, names in SPLIT_NAMES.items():
         of_split = [folder for folder in named if split_named(folder) == split]
         if of_split:
             found[split] = min(of_split, key=lambda folder: names.index(folder.lower()))
-    if len(found) < 2:
-        others = (folder for folder in _sub_folders(root) if folder not in named)
-        at_the_top = any(is_image(entry.name) for entry in _entries(root) if entry.is_file())
-        if not found or at_the_top or any(_has_images(os.path.join(root, folder)) for folder in others):
-            return {}
+    if not found or (len(found) < 2 and not alone()):
+        return {}
     if "query" not in found:
         first = next(iter(found))
         found = {"query": found.pop(first), **found}
@@ -79,14 +92,19 @@ def labelled_images(folder: str) -> Iterator[tuple[str, str | None]]:
             yield entry.path, None
 
 
+def refuse_splits(root: str, proposed: Mapping[str, str]) -> None:
+    """Raise DatasetError where folders taken for classes look like splits."""
+    if proposed:
+        flow = ", ".join(f"{split}: {name}" for split, name in proposed.items())
+        raise DatasetError(
+            f"dataset.splits: the folders {', '.join(sorted(proposed.values()))} of {root} look like splits, not "
+            f"classes. Say which is which, for example splits: {{{flow}}}, or splits: {{query: .}} for classes"
+        )
+
+
 def _split_folders(root: str, splits: SplitNames | None, key: str) -> Iterator[tuple[str, str]]:
     if splits is None:
-        if proposed := proposed_splits(Path(root)):
-            flow = ", ".join(f"{split}: {name}" for split, name in proposed.items())
-            raise DatasetError(
-                f"dataset.splits: the folders {', '.join(sorted(proposed.values()))} of {root} look like splits, not "
-                f"classes. Say which is which, for example splits: {{{flow}}}, or splits: {{query: .}} for classes"
-            )
+        refuse_splits(root, proposed_splits(Path(root)))
         yield "query", root
         return
     for split in SPLITS:

@@ -1,7 +1,7 @@
 """Remember what is slow to find out about a file: the members of a tar, the hashes of a Parquet file's cells.
 
 A run plans about ten times and `status` plans anew each time, so what was found is kept in the process and, where
-there is a folder for it, as an Arrow file named by a digest of everything it depends on.
+there is a folder for it in the store, as an Arrow file named by a digest of everything it depends on.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ def keep(folder: str | None, about: str, settings: Sequence[object], find: Calla
     return _in_this_process[name]
 
 
+def names_asked_for() -> set[str]:
+    """Names of all that this process has asked for, of whatever job."""
+    return set(_in_this_process)
+
+
 def _on_disk(path: str, find: Callable[[], pa.Table]) -> pa.Table:
-    if os.path.exists(path):
-        return pa.ipc.open_file(open_mapped(path)).read_all()
+    with suppress(OSError), open_mapped(path) as file:  # mostly there is none yet
+        return pa.ipc.open_file(file).read_all()
     found = find()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, found.schema) as writer:

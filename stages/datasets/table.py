@@ -16,8 +16,10 @@ from pathlib import Path
 
 from stages.dataset import DatasetError, TableDataset
 from stages.datasets.listing import Entry, Listing, content_version, file_version, is_text, known_label
+from stages.datasets.object_versions import object_versions
 from stages.datasets.splits import SplitColumn
 from storage.blobs import read_blobs
+from storage.filesystems import check_uri, is_object_uri
 from storage.uris import LocalFile, ParquetCell, TarMember, format_uri, parse_uri
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -74,7 +76,10 @@ def _entries(dataset: TableDataset, path: str, suffix: str) -> Iterator[Entry]:
 def _with_versions(
     rows: list[tuple[str, str, str, str | None]], how: str, threads: ThreadPoolExecutor
 ) -> Iterator[Entry]:
-    versions = threads.map(lambda row: _version(row[1], how), rows)
+    uris = [uri for _, uri, _, _ in rows]
+    stored = [uri for uri in uris if how == "mtime" and is_object_uri(uri)]
+    of_objects = dict(zip(stored, object_versions(stored), strict=True))
+    versions = threads.map(lambda uri: of_objects.get(uri) or _version(uri, how), uris)
     for (identity, uri, split, label), version in zip(rows, versions, strict=True):
         yield Entry(identity, version, uri, split, label)
 
@@ -140,7 +145,12 @@ def _located(written: str, path: str, line: int) -> str:
         return os.path.join(os.path.dirname(path), place.path)
     if isinstance(place, (TarMember, ParquetCell)):
         return format_uri(replace(place, path=os.path.join(os.path.dirname(path), place.path)))
-    if problem := _lacking(written.partition("://")[0]):
+    if is_object_uri(written):
+        try:
+            check_uri(written)
+        except ValueError as error:
+            raise DatasetError(f"dataset.uri: {path}, line {line}: {error}") from None
+    elif problem := _lacking(written.partition("://")[0]):
         raise DatasetError(f"dataset.uri: {path}, line {line}: {written} cannot be opened: {problem}")
     return written
 

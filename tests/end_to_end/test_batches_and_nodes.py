@@ -1,15 +1,24 @@
-"""The same rows whatever the batch and wherever the actors: boxes equal, features within one step of fp16."""
+"""The same rows whatever the batch, wherever the actors, and whatever becomes of the nodes under them.
+
+Boxes are equal, features within one step of fp16, predictions equal.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -19,10 +28,12 @@ from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.run import Selection, run_job
 from pipeline.watch import LogWatcher
-from storage.schemas import to_numpy
+
+from .same_state import assert_same_features, assert_same_predictions, feature_rows, predictions
 
 MARKS = {"jay": ["a blue crest", "a collar"], "wren": ["a short tail"], "owl": ["a round face", "soft wings", "a hook"]}
-SIZES = [(40, 40), (61, 33), (30, 90), (500, 375), (32, 32), (1, 50), (20, 16), (64, 48), (90, 30)]
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZES = [(40, 40), (61, 33), (30, 90), (500, 375), (32, 32), (1, 50), (20, 16), (64, 48), (90, 30)] + 27 * [(24, 24)]
 
 
 @pytest.fixture(scope="module")
@@ -58,59 +69,14 @@ def write(photos, tiny_model, write_job):
     return job
 
 
-def rows(job: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Table -> column -> array, in the order of the wanted keys."""
-    found = {}
-    for table in make_plan(load_job(job)).of("encode_images").tables:
-        assert table.complete
-        stored = table.keeper.read(list(table.wanted))
-        columns = [name for name in stored.column_names if name.endswith(("boxes", "windows", "vectors", "norms"))]
-        found[table.name] = {name: to_numpy(stored[name], (-1,)) for name in columns}
-    return found
-
-
-def assert_same_rows(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for table, columns in one.items():
-        for name, values in columns.items():
-            if values.dtype == np.float16:
-                step = np.maximum(np.spacing(np.abs(values)), np.spacing(np.float16(2**-6))).astype(np.float32)
-                difference = np.abs(values.astype(np.float32) - other[table][name].astype(np.float32))
-                assert (difference <= step).all(), (table, name, difference.max())
-            elif values.dtype == np.int32:
-                np.testing.assert_array_equal(values, other[table][name])
-            else:
-                np.testing.assert_allclose(values, other[table][name], rtol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def one_by_one(ray, tmp_path_factory, write) -> dict:
-    return encode(write(tmp_path_factory.mktemp("one"), 1))
-
-
 def encode(job: Path) -> dict:
     run_job(load_job(job), LogWatcher(Console(file=io.StringIO())), Cluster(), Selection(only="encode_images"))
-    return rows(job)
+    return feature_rows(job)
 
 
-@pytest.mark.parametrize("batch", [7, 64])
-def test_a_batch_gives_what_one_image_at_a_time_gives(one_by_one, ray, tmp_path, write, batch):
-    assert_same_rows(one_by_one, encode(write(tmp_path, batch)))
-
-
-def predictions(job: Path) -> dict[str, list[dict]]:
-    """Method -> its rows, in the order of the wanted keys."""
-    tables = make_plan(load_job(job)).of("score").tables
-    return {table.name: table.keeper.read(list(table.wanted)).to_pylist() for table in tables}
-
-
-def assert_same_predictions(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for table, expected in one.items():
-        for row, found in zip(expected, other[table], strict=True):
-            assert row["key"] == found["key"]
-            assert row["classes"][0] == found["classes"][0] or row["margin"] < 1e-4, table
-            assert found["logits"] == pytest.approx(row["logits"], rel=1e-3, abs=1e-3)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_batch_of_any_size_gives_the_same(on_this_machine, tmp_path, write, batch):
+    assert_same_features(feature_rows(on_this_machine), encode(write(tmp_path, batch)))
 
 
 @pytest.fixture(scope="module")
@@ -120,22 +86,177 @@ def on_this_machine(ray, tmp_path_factory, write) -> Path:
     return job
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_two_and_three_nodes_give_the_rows_and_predictions_of_one(on_this_machine, tmp_path, write, count):
-    from ray.cluster_utils import Cluster as Nodes
+class Nodes:
+    """A head that runs no tasks, with a dashboard, and a node of one CPU beside it."""
 
-    job = write(tmp_path, 2)
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster as RayNodes
+
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            port, agents = one.getsockname()[1], other.getsockname()[1]
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agents}
+        head["_system_config"] = {"health_check_period_ms": 1000}  # a death is noticed sooner
+        self.nodes = RayNodes(initialize_head=True, head_node_args=head)
+        self.first = self.add()
+        self.address, self.dashboard = self.nodes.address, f"http://127.0.0.1:{port}"
+
+    def add(self) -> Any:
+        return self.nodes.add_node(num_cpus=1)
+
+    def actors_on(self, node: Any) -> list[psutil.Process]:
+        """Encoding actors among the processes of a node."""
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        return [child for child in raylet.children() if any("_EncodeActor" in part for part in child.cmdline())]
+
+    def kill(self, node: Any) -> None:
+        """Take the node away as a power cut would: the raylet and what it started, at once."""
+        raylet = node.all_processes["raylet"][0].process
+        family = psutil.Process(raylet.pid).children(recursive=True)
+        for process in (raylet, *family):
+            process.kill()
+        self.nodes.remove_node(node, allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes(ray: Any) -> Iterator[Nodes]:
+    nodes = Nodes()  # after the local Ray: one that starts later would join these
+    yield nodes
+    nodes.nodes.shutdown()
+
+
+def start(cluster: Nodes, job: Path, *more: str) -> subprocess.Popen[str]:
+    """`run --until score` on the cluster, from a folder without our code."""
+    command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), "run", str(job), "--until", "score"]
+    command += ["--address", cluster.address, *more]
+    return subprocess.Popen(command, cwd=job.parent, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(happened: Callable[[], bool], driver: subprocess.Popen[str], seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert driver.poll() is None, driver.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_node_that_joins_gets_work_and_one_that_dies_loses_nothing(on_this_machine, nodes, tmp_path, write):
+    job = write(tmp_path, 1)
+    images = len(SIZES)
+    driver = start(nodes, job, "--set", "resources.encode.actors=auto")
+
+    def encoded() -> int:
+        return min(len(list(tmp_path.glob(f"runs/*/tables/encode_images/{folder}/*.arrow"))) for folder in folders)
+
+    folders = [Path(t.keeper.folder).name for t in make_plan(load_job(job)).of("encode_images").tables]
     try:
-        for _ in range(count - 1):
-            nodes.add_node(num_cpus=1)
-        nodes.wait_for_nodes()
-        entry = Path(__file__).resolve().parents[2] / "run_pipeline.py"
-        actors = f"resources.encode.actors={count}"
-        command = [sys.executable, entry, "run", job, "--until", "score", "--set", actors, "--address", nodes.address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
-        assert done.returncode == 0, done.stderr
+        wait_until(lambda: encoded() >= 1, driver)
+        (actor,) = nodes.actors_on(nodes.first)
+        actor.send_signal(signal.SIGSTOP)  # it keeps what it has in hand and does no more
+        second = nodes.add()
+        wait_until(lambda: encoded() >= images - 2, driver)
+        assert nodes.actors_on(second)
+        nodes.kill(nodes.first)
+        _, said = driver.communicate(timeout=240)
     finally:
-        nodes.shutdown()
-    assert_same_rows(rows(on_this_machine), rows(job))
+        driver.kill()
+    assert driver.returncode == 0, said
+    assert "encode_images: lost a node" in said
+    assert_same_features(feature_rows(on_this_machine), feature_rows(job))
+    assert_same_predictions(predictions(on_this_machine), predictions(job))
+    nodes.first = second
+
+
+PROBE = """
+import json, os, subprocess, sys
+from pipeline.cluster import Cluster
+from pipeline.cluster_error import ClusterError
+
+cluster = Cluster(sys.argv[1], wait=0.0)
+ray = cluster.ray()
+
+def modules():
+    import prompts, stages, storage
+    return [module.__file__ for module in (prompts, stages, storage)]
+
+found = {"modules": ray.get(ray.remote(modules).remote()), "said": {}}
+for name, paths in json.loads(sys.argv[2]).items():
+    try:
+        found["said"][name] = cluster.check_shared(paths)
+    except ClusterError as error:
+        found["said"][name] = str(error)
+found |= {"described": cluster.describe(), "dashboard": cluster.dashboard}
+
+# As if the cluster ran another Ray: what a driver compares with its own versions.
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+kept = json.loads(_internal_kv_get("CLUSTER_METADATA", namespace="cluster"))
+other = json.dumps(kept | {"ray_version": "2.0.0"})
+_internal_kv_put("CLUSTER_METADATA", other, overwrite=True, namespace="cluster")
+try:
+    join = "import sys; from pipeline.cluster import Cluster; Cluster(sys.argv[1]).ray()"
+    joined = subprocess.run([sys.executable, "-c", join, sys.argv[1]], capture_output=True, text=True, timeout=120)
+    found["other_version"] = joined.stderr.splitlines()[-1]
+finally:
+    _internal_kv_put("CLUSTER_METADATA", json.dumps(kept), overwrite=True, namespace="cluster")
+cluster.stop()
+print(json.dumps(found))
+"""
+
+
+def test_workers_import_what_was_sent_and_paths_that_they_do_not_see_are_refused(nodes, tmp_path):
+    (tmp_path / "photos").mkdir()
+    here = "/proc/self/cwd"  # another folder in every process: what no two nodes share
+    asked = {
+        "shared": {"store": str(tmp_path / "runs"), "dataset.path": str(tmp_path / "photos")},
+        "elsewhere": {"store": "s3://bucket/runs", "dataset.path": "gs://bucket/photos"},
+        "store": {"store": f"{here}/runs"},
+        "images": {"store": str(tmp_path / "runs"), "dataset.path": f"{here}/photos"},
+        "weights": {"model.weights": f"{here}/photos/weights.pt"},
+    }
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", PROBE, nodes.address, json.dumps(asked)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=True
+    )
+    found = json.loads(done.stdout)
+    assert all("py_modules_files" in Path(place).parts for place in found["modules"])
+    assert found["said"]["shared"] is None
+    assert found["said"]["elsewhere"] is None
+    for name, key in (("store", "store"), ("images", "dataset.path"), ("weights", "model.weights")):
+        assert found["said"][name].startswith(f"{key}: node "), found["said"]
+        assert f"does not see {asked[name][key]}" in found["said"][name]
+        assert "a folder that all of them share" in found["said"][name]
+    assert os.listdir(tmp_path / "runs") == []
+    assert found["described"] == {"nodes": 2, "cpus": 1.0, "gpus": 0.0, "address": nodes.address}
+    assert found["dashboard"] == nodes.dashboard
+    assert "ClusterError: the cluster at" in found["other_version"]
+    assert "is of another Ray or Python" in found["other_version"]
+    assert "Ray: 2.0.0" in found["other_version"]
+
+
+def test_a_request_that_cannot_be_met_says_what_was_asked_and_what_exists(nodes, tmp_path, write):
+    job = write(tmp_path, 8)
+    asked = ["--set", "resources.wait_minutes=0", "--set", "resources.encode.gpus=2"]
+    driver = start(nodes, job, *asked)
+    _, said = driver.communicate(timeout=240)
+    assert driver.returncode == 1
+    assert "resources.encode asks for 2 actors of 2 GPUs; the cluster's nodes have 0 GPUs" in said
+    assert "Traceback" not in said
+
+
+def test_a_job_that_is_submitted_to_three_nodes_predicts_the_same(on_this_machine, nodes, tmp_path, write):
+    job = write(tmp_path / "job", 8)
+    nodes.add()
+    code = tmp_path / "code"
+    for name in ("pipeline", "stages", "prompts", "storage", "demo"):
+        shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copy(REPOSITORY / "run_pipeline.py", code)
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", nodes.dashboard]
+    command += ["--working-dir", str(code), "--", sys.executable, "run_pipeline.py", "run", str(job)]
+    command += ["--until", "score", "--set", "resources.encode.actors={min: 1, max: 2}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_features(feature_rows(on_this_machine), feature_rows(job))
     assert_same_predictions(predictions(on_this_machine), predictions(job))

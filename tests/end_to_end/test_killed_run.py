@@ -10,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.predict import stored_predictions
+from storage.records import read_records
 
 from .conftest import IMAGES_A_SPECIES, SPECIES, run
 
@@ -93,14 +96,25 @@ def test_a_killed_run_resumes_without_encoding_an_image_twice(world: Path, ray: 
     assert encoded(world) == dict.fromkeys(before, IMAGES)
     predicted = stored_predictions(make_plan(load_job(world / "job.yaml")), (), top_k=1)
     assert len(predicted) == 5 * IMAGES
+    records = read_records(str(world / "runs" / "job"))
+    assert [record["ending"] for record in records] == ["killed", "done"]
+    assert not list((world / "runs").rglob(".tmp-*"))
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(world: Path):
+@pytest.mark.parametrize(
+    ("signals", "status", "ending"),
+    [([signal.SIGINT, signal.SIGINT], 130, "interrupted"), ([signal.SIGTERM], 143, "terminated")],
+    ids=["Ctrl-C twice", "SIGTERM"],
+)
+def test_a_signal_stops_cleanly_and_says_how_to_go_on(world: Path, signals: list[int], status: int, ending: str):
     process = start(world)
     wait_for_shards(world, process)
-    os.kill(process.pid, signal.SIGINT)
+    for number in signals:
+        os.kill(process.pid, number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == status, said
     assert "Go on with: fieldmark run" in said
     assert "Traceback" not in said
     assert not list((world / "runs").rglob(".tmp-*"))
+    assert not list((world / "runs").rglob("leases/*"))
+    assert [record["ending"] for record in read_records(str(world / "runs" / "job"))] == [ending]

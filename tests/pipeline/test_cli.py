@@ -13,8 +13,9 @@ import pytest
 
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
+from pipeline.store_held import StoreHeld
 
-HEAVY = ["lancedb", "matplotlib", "numba", "open_clip", "ray", "scipy", "timm", "torch"]
+HEAVY = ["lancedb", "matplotlib", "numba", "open_clip", "polars", "ray", "scipy", "timm", "torch", "torchvision"]
 
 
 def imported_after(*arguments: str) -> tuple[int, str]:
@@ -42,6 +43,7 @@ def test_status_help_and_a_wrong_file_load_neither_torch_nor_ray_nor_lancedb(sma
 
 def test_a_run_with_nothing_missing_loads_neither_torch_nor_ray_nor_lancedb(finished_job):
     assert imported_after("run", str(finished_job)) == (0, "[]")
+    assert imported_after("status", str(finished_job)) == (0, "[]")
 
 
 def test_only_a_plot_loads_matplotlib(finished_job, tmp_path):
@@ -121,7 +123,9 @@ def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmar
         "present": 0,
         "missing": 6,
         "rejected": 0,
+        "unread": 0,
         "why": "not made yet",
+        "reasons": ["not made yet"],
         "bytes": 0,
         "location": "",
         "path": "",
@@ -129,7 +133,11 @@ def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmar
         "seconds": None,
     }
     (unknown,) = [row for row in document["stages"] if row["stage"] == "encode_text"]
-    assert (unknown["wanted"], unknown["why"]) == (None, "known after describe")
+    assert (unknown["wanted"], unknown["why"], unknown["reasons"]) == (
+        None,
+        "known after describe",
+        ["known after describe"],
+    )
 
 
 def test_a_dry_run_shows_the_plan_and_makes_nothing(fieldmark, small_job, tmp_path):
@@ -143,6 +151,7 @@ def test_status_of_a_finished_job_has_nothing_missing_and_counts_the_reject(fiel
     document = json.loads(fieldmark("status", finished_job, "--json").out)
     assert {row["missing"] for row in document["stages"]} == {0}
     assert {row["why"] for row in document["stages"]} == {""}
+    assert [row["reasons"] for row in document["stages"] if row["reasons"]] == []
     assert document["rejects"] == 1
     assert document["rejected"][0]["uri"].endswith("test/wren/broken.png")
 
@@ -241,6 +250,31 @@ def test_a_dry_run_counts_forced_rows_and_chosen_stages_alone(fieldmark, finishe
     rows = json.loads(said.out)["stages"]
     assert {row["stage"] for row in rows} == {"score", "evaluate", "project"}
     assert all(row["missing"] == row["wanted"] for row in rows if row["stage"] == "score")
+
+
+def test_a_run_is_told_whether_to_wait_for_another_and_of_which_file_it_is(fieldmark, small_job, monkeypatch):
+    heard = []
+    monkeypatch.setattr("pipeline.run_sweep.run_variants", lambda *call: heard.append(call) or [[]])
+    job = small_job()
+    for options in ([], ["--wait", "--address", "10.0.0.1:6379"]):
+        assert fieldmark("run", job, *options).status == 0
+    assert [(call[2], call[3].wait, call[5]) for call in heard] == [
+        (None, False, str(job)),
+        ("10.0.0.1:6379", True, str(job)),
+    ]
+
+
+def test_a_store_that_another_run_holds_is_status_3_and_no_failure(fieldmark, small_job, monkeypatch):
+    holder = {"run": "1", "job": "birds", "host": "here", "process": 7, "since": "2026-03-04T14:05:00+00:00"}
+
+    def held(job, *rest):
+        raise StoreHeld(job.store, [holder | {"resources": ["encode_images/0a1b/rows"]}], {})
+
+    monkeypatch.setattr("pipeline.run_sweep.run_job", held)
+    said = fieldmark("run", small_job(sweep={"views.random.crops": [2, 3]}, methods=["clip", "dnd"]))
+    assert (said.status, said.out) == (3, "")
+    assert "by job birds on here (process 7)" in said.err
+    assert "failed" not in said.err
 
 
 def test_a_running_failure_is_one_message_and_status_1(fieldmark, small_job, tmp_path):

@@ -160,7 +160,11 @@ BAD = [
     ('dataset: {path: p}\nmodel: {name: "local-dir:none"}\n', ["model.name", "none", "open_clip_config.json"]),
     ("dataset: {path: p}\nmodel: {precision: fp8}\n", ["model.precision", "'fp8'", "'bf16'"]),
     ("dataset: {path: p}\nname: a/b\n", ["name", "slashes"]),
-    ("dataset: {path: p}\nstore: s3://bucket/runs\n", ["store", "s3://bucket/runs"]),
+    ("dataset: {path: p}\nstore: ftp://host/runs\n", ["store: 'ftp://host/runs'", "s3://BUCKET/FOLDER", "gs://"]),
+    ("dataset: {path: p}\nstore: s3://k:w@bucket/runs\n", ["store: ", "no credentials", "environment"]),
+    ("dataset: {path: p}\nstore: gs://bucket//runs\n", ["store: 'gs://bucket//runs'", "empty part"]),
+    ("dataset: {path: 's3://b/p'}\n", ["dataset.path: 's3://b/p'", "names no bucket"]),
+    ("dataset: {path: 'https://host/p'}\n", ["dataset.path", "is an address", "s3://BUCKET/FOLDER", "`table`"]),
     ("name: x\n", ["dataset", "is missing"]),
     ("dataset: {path: p}\ndataset: {path: q}\n", ["'dataset' stands there twice", "line 2"]),
     ("dataset: {path: p, path: q}\n", ["'path' stands there twice"]),
@@ -333,3 +337,10 @@ def test_an_override_of_a_default_view_set_needs_no_kind(small_job):
 def test_feature_crops_are_not_asked_of_a_view_set_that_has_none(small_job):
     with pytest.raises(JobError, match=r"methods\.abs\.crops: view set 'random' has no feature crops"):
         load_job(small_job(methods=[{"name": "abs", "views": "random", "crops": "feature"}]))
+
+
+def test_store_and_images_may_lie_in_buckets_and_a_missing_bucket_is_told_before_anything_runs(job, bucket):
+    loaded = load_job(job(f"dataset: {{path: {bucket}/photos/}}\nstore: {bucket}/runs/birds/\n"))
+    assert (loaded.dataset.path, loaded.store) == (f"{bucket}/photos", f"{bucket}/runs/birds")
+    with pytest.raises(JobError, match=r"store: s3://absent/runs: there is no bucket 'absent' at http://127"):
+        load_job(job("dataset: {path: photos}\nstore: s3://absent/runs\n"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 
 import pytest
+from rich.console import Console
 
 import pipeline.plan
 from pipeline.job_file import load_jobs
@@ -12,6 +14,7 @@ from pipeline.plan import make_plan
 from pipeline.prepared import choose_variant, find_twins, prepare_jobs, prepare_one
 from pipeline.run import Selection
 from pipeline.run_sweep import run_variants
+from pipeline.watch import LogWatcher
 
 SWEEP = {"views.random.crops": [2, 3]}
 
@@ -81,7 +84,8 @@ def test_each_data_set_of_a_sweep_is_listed(small_job, write_photos, listed):
 
 def test_variants_are_checked_before_a_run_with_one_listing(small_job, listed, monkeypatch):
     monkeypatch.setattr("pipeline.run_sweep.run_job", lambda *arguments: [])
-    run_variants(load_jobs(small_job(sweep=SWEEP)), None, None, Selection(), lambda variant: None)
+    watcher = LogWatcher(Console(file=io.StringIO()))
+    run_variants(load_jobs(small_job(sweep=SWEEP)), watcher, None, Selection(), lambda variant: None)
     assert len(listed) == 1
 
 

@@ -129,7 +129,7 @@ from pipeline.job_file import load_jobs
 
 seen, ending = [], sys.argv[2]
 
-def start_ray(job, watcher, cluster, selection):
+def start_ray(job, watcher, cluster, selection, origin):
     ray = cluster.ray()
     seen.append(ray.get_runtime_context().get_job_id())
     cluster.stop()

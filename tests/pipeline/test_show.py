@@ -11,9 +11,19 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from pipeline.forecast import Forecast
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
-from pipeline.show import show_hits, show_predictions, show_rejects, show_results, show_status, status_rows
+from pipeline.show import (
+    show_forecast,
+    show_hits,
+    show_predictions,
+    show_rejects,
+    show_results,
+    show_status,
+    status_rows,
+)
+from pipeline.why import Why
 from storage.records import write_record
 
 ODD = "[red]owl[/red] 'x' #1"
@@ -155,8 +165,12 @@ def test_hits_and_predictions_show_names_as_they_are(printed):
     assert "wren 0.10" in text
 
 
+def rows_of(job) -> list[dict]:
+    return status_rows(make_plan(job), Why(job.store))
+
+
 def status_of(job, name: str) -> dict:
-    return next(row for row in status_rows(make_plan(job)) if row["table"] == name)
+    return next(row for row in rows_of(job) if row["table"] == name)
 
 
 def test_status_says_where_a_table_lies_and_when_it_was_last_written(small_job):
@@ -178,7 +192,7 @@ def test_status_says_how_long_a_stage_took_when_it_last_computed_something(small
     write_record(job.store, "2", {"stages": [stage, {"stage": "describe", "computed": 3, "seconds": 0.25}]})
     write_record(job.store, "3", {"stages": [stage | {"computed": 0, "seconds": 0.0}]})
     write_record(job.store, "4", {"stages": []})
-    took = {(row["stage"], row["table"]): row["seconds"] for row in status_rows(make_plan(job))}
+    took = {(row["stage"], row["table"]): row["seconds"] for row in rows_of(job)}
     assert took["encode_images", "whole"] == took["encode_images", "views.random"] == 71.5
     assert took["describe", "descriptors.marks"] == 0.25
     assert took["encode_text", None] is None
@@ -186,7 +200,7 @@ def test_status_says_how_long_a_stage_took_when_it_last_computed_something(small
 
 def test_the_table_of_status_is_readable_at_120_columns(finished_job):
     job = load_job(finished_job, ["views.guided.max_side=0.8"])
-    rows = status_rows(make_plan(job))
+    rows = rows_of(job)
     written = datetime.fromisoformat(next(row["modified"] for row in rows if row["table"] == "whole"))
     console = Console(file=io.StringIO(), width=120)
     show_status(console, rows, [])
@@ -203,3 +217,29 @@ def test_the_table_of_status_is_readable_at_120_columns(finished_job):
     (first,) = [line for line in lines if " whole " in line]
     assert " s " in first  # how long encode_images took, once
     assert " s " not in line
+
+
+def test_status_counts_images_that_stay_in_a_table_unread(small_job, tmp_path, printed):
+    job = load_job(small_job())
+    table = next(table for table in make_plan(job).of("encode_images").tables if table.name == "whole")
+    table.keeper.create({"stage": table.stage, "name": table.name, **table.ingredients.as_dict()})
+    table.keeper.append(pa.table({"key": table.wanted}), "run")
+    (tmp_path / "photos/wren/0.png").unlink()
+    assert (status_of(job, "whole")["unread"], status_of(job, "views.random")["unread"]) == (1, 0)
+    assert "kept, unread: 1 image not in the data set (any more)" in " ".join(
+        printed(show_status, rows_of(job), []).split()
+    )
+
+
+def test_a_forecast_has_a_line_a_stage_and_a_sum_where_all_is_known(printed):
+    encode = Forecast("encode_images", 3612, 73_444, 1_200_000_000, 7800.0, "by the run of 4 Mar 14:05")
+    score = Forecast("score", 1204, None, None, 60.0, "by the run of 4 Mar 14:05")
+    lines = printed(show_forecast, [encode, score]).splitlines()
+    assert " ".join(lines[1].split()).startswith("encode_images 3,612 73,444 1.2 GB about 2 h 10 min by the run")
+    assert " ".join(lines[2].split()).startswith("score 1,204 about 60 s by the run")
+    assert lines[3] == "in all about 2 h 11 min"
+    unknown = Forecast("project", None, None, None, None, "known after score")
+    text = printed(show_forecast, [encode, unknown])
+    assert "in all" not in text
+    assert "not known" in text
+    assert "nothing to do" in printed(show_forecast, [])

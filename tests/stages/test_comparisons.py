@@ -67,5 +67,5 @@ def test_right_predictions_are_counted_over_the_tables_of_a_methods_draws(tmp_pa
         return Table("score", name, Ingredients({}, 1), list(best), keeper)
 
     draws = [scored("0", k1="wren", k2="jay", k3="owl"), scored("1", k1="wren", k2="wren", k3="jay")]
-    found = count_right(draws, [("k3", "owl"), ("k1", "wren"), ("k2", "owl")])
+    found = count_right(draws, pa.table({"key": ["k3", "k1", "k2"], "class": ["owl", "wren", "owl"]}))
     assert (found.counts.tolist(), found.draws) == ([1, 2, 0], 2)

@@ -31,6 +31,23 @@ def test_cells_with_ids_of_their_own_go_in_the_order_of_their_row_groups(tmp_pat
     assert {tuple(row["lacks"]) for row in rows} == {("whole",)}
 
 
+def test_plain_files_go_in_the_order_of_the_manifest_and_what_no_table_lacks_stays_away(tmp_path):
+    ids = ["a b.png", "a.png", "b.png", "c.png"]
+    columns = dict.fromkeys(("version", "split", "class"), ["1"] * 4)
+    manifest = pa.table({"key": [f"{one}@1" for one in ids], "id": ids, "uri": [f"/{one}" for one in ids], **columns})
+    tables = []
+    for name, present in (("whole", ids[1:3]), ("views.random", ids[2:])):
+        keeper = ShardTable(str(tmp_path / name))
+        keeper.append(pa.table({"key": [f"{one}@1" for one in present]}), "run")
+        tables.append(Table("encode_images", name, None, manifest["key"], keeper))
+    rows = [(row["key"], row["uri"], row["lacks"]) for row in _rows_lacking(tables, manifest)]
+    assert rows == [
+        ("a b.png@1", "/a b.png", ["whole", "views.random"]),
+        ("a.png@1", "/a.png", ["views.random"]),
+        ("c.png@1", "/c.png", ["whole"]),
+    ]
+
+
 @pytest.fixture
 def actor(tiny_model, tmp_path):
     """`actor(view)` -> an actor for one view set of a model of two blocks, not set up yet."""

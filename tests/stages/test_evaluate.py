@@ -68,7 +68,7 @@ def evaluated(stored, score_table):
         chosen = {"view": views, "crops": 4} if view else {}
         scored = score_table("clip", predictions, whole, **chosen, **reading)
         encoded = {table.keeper.folder: table for table in (whole, views)}
-        known = [(key, label) for key, (label, *_) in predictions.items()]
+        known = pa.table({"key": list(predictions), "class": [label for label, *_ in predictions.values()]})
         spoken = dict(zip(CLASSES, CLASSES, strict=True)) | (names or {})
         return evaluate_predictions(scored, known, spoken, encoded, SETTINGS)
 
@@ -229,7 +229,7 @@ def test_methods_are_compared_two_by_two_on_the_same_images_in_the_order_of_the_
     )
     assert [table.name for table in tables] == ["methods.two", "methods.one", "methods.none", "comparisons"]
     assert told == [1, 1, 1, 3]
-    rows = tables[-1].keeper.read(keys=list(tables[-1].wanted)).to_pylist()
+    rows = tables[-1].keeper.read(keys=tables[-1].wanted).to_pylist()
     assert [(row["method"], row["other"], row["n10"], row["n01"]) for row in rows] == [
         ("two", "one", 1, 1),
         ("two", "none", 2, 0),
@@ -254,6 +254,19 @@ def test_a_single_method_is_compared_with_nothing(job):
 
 def test_without_labels_there_is_nothing_to_evaluate(job):
     assert Evaluate(SETTINGS).tables(job({"one": {"1": (None, ["a"])}, "two": {"1": (None, ["a"])}})) == []
+
+
+def test_images_of_other_splits_and_rejected_ones_are_not_evaluated_and_say_nothing_of_the_rows(job):
+    predictions = {"1": ("a", ["a"]), "2": ("b", ["a"])}
+    inputs = job({"one": predictions})
+    extra = [
+        {"key": key, "id": key, "version": "1", "uri": key, "split": split, "class": "c"}
+        for key, split in (("0", "support"), ("3", "query"), ("4", "validation"))
+    ]
+    more = pa.concat_tables([inputs.manifest, pa.Table.from_pylist(extra, MANIFEST_SCHEMA)])
+    (alone,), (among,) = (Evaluate(SETTINGS).tables(each) for each in (inputs, replace(inputs, manifest=more)))
+    assert among.plan[1]["key"].to_pylist() == ["1", "2"]
+    assert among.fingerprint == alone.fingerprint
 
 
 def test_a_changed_label_makes_rows_and_comparisons_anew_and_a_new_method_only_the_latter(job):

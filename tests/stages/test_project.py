@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pipeline.plan import make_plan
 from stages.encode_images import describe_table
 from stages.stage import Run
 from storage.lance import Projection
+from storage.markers import marker
 from storage.schemas import fixed_list
 
 D = 6
@@ -37,7 +39,7 @@ def encode_all(plan) -> None:
         count, keys = len(table.missing), table.missing
         if not count:
             continue
-        columns = {"key": pa.array(keys), "seconds": pa.array([0.1] * count, pa.float32())}
+        columns = {"key": keys, "seconds": pa.array([0.1] * count, pa.float32())}
         crops = 1 if table.plan is None else table.plan[0].crops
         columns["vectors"] = fixed_list(unit(count, crops, D).astype(np.float16))
         if table.plan is None:
@@ -47,7 +49,7 @@ def encode_all(plan) -> None:
         table.keeper.append(pa.table(columns), "run")
     (texts,) = plan.of("encode_text").tables
     if texts.missing:
-        rows = {"key": pa.array(texts.missing), "vector": fixed_list(unit(len(texts.missing), D).astype(np.float32))}
+        rows = {"key": texts.missing, "vector": fixed_list(unit(len(texts.missing), D).astype(np.float32))}
         texts.keeper.append(pa.table(rows), "run")
 
 
@@ -71,7 +73,7 @@ def projected(path) -> tuple[Projection, dict[str, int]]:
     plan = make_plan(job)
     (table,) = plan.of("project").tables
     changed: list[int] = []
-    stale = [key.rsplit("@", 1)[0] for key in table.missing]
+    stale = [key.rsplit("@", 1)[0] for key in table.missing.to_pylist()]
     plan.of("project").stage.compute([table], plan.inputs, run(changed))
     assert make_plan(job).of("project").done
     return Projection(table.keeper.uri), dict(zip(stale, changed, strict=True))
@@ -133,6 +135,39 @@ def test_a_removed_image_takes_its_crops_with_it(job, tmp_path):
     assert (len(database.ids("images")), len(database.ids("crops"))) == (5, 25)
 
 
+def test_images_without_a_label_are_written_once_and_again_when_they_get_one(job, tmp_path, write_photos):
+    write_photos(tmp_path / "photos", ["loose.png"])
+    database, changed = projected(job)
+    assert changed["images"] == 7
+    assert column(database, "images", "class").count(None) == 1
+    write_photos(tmp_path / "photos", ["wren/2.png"])
+    assert projected(job)[1] == {"images": 1, "crops": 5}, "the one without a label is not written again"
+    (tmp_path / "photos/none").mkdir()
+    (tmp_path / "photos/loose.png").rename(tmp_path / "photos/none/loose.png")
+    database, changed = projected(job)
+    assert changed == {"images": 2, "crops": 10}, "one came, one went"
+    assert None not in column(database, "images", "class") + column(database, "crops", "class")
+
+
+def test_a_run_that_has_lost_the_store_commits_nothing_more(job):
+    database, _ = projected(job)
+    plan = make_plan(load_job(job))
+    (table,) = plan.of("project").tables
+    table.keeper.clear()
+    (table,) = make_plan(load_job(job)).of("project").tables
+    asked = []
+
+    def lost() -> None:
+        asked.append(len(Projection(database.uri).ids("images")))
+        if asked[-1]:
+            raise RuntimeError("another run has it")
+
+    with pytest.raises(RuntimeError, match="another run has it"):
+        plan.of("project").stage.compute([table], plan.inputs, replace(run([]), still_ours=lost))
+    assert asked == [0, 0, 6]
+    assert marker(database.uri, "images") is None
+
+
 def test_a_changed_description_is_the_only_row_written(job, tmp_path):
     projected(job)
     (tmp_path / "marks.json").write_text(json.dumps(DESCRIPTORS | {"wren": ["a pale brow"]}))
@@ -155,7 +190,7 @@ def test_another_view_setting_is_another_database_and_the_former_one_stays(job):
 def test_rejected_images_are_not_shown_even_when_all_are(job):
     loaded = load_job(job)
     for table in make_plan(loaded).of("encode_images").tables:
-        refused = [{"key": key, "uri": key, "reason": "the file is empty"} for key in table.wanted]
+        refused = [{"key": key, "uri": key, "reason": "the file is empty"} for key in table.wanted.to_pylist()]
         table.keeper.reject(refused, "encode_images", "run")
     database, changed = projected(job)
     assert changed == {"images": 0, "crops": 0, "descriptors": 4}

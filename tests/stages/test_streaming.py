@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import batches as queueing
 from stages import streaming
-from stages.streaming import Batch, batches_of, stream
+from stages.batches import Batch, Queue, batches_of
+from stages.streaming import stream
+from storage.shards import ShardTable
 
 ROWS = [{"n": number} for number in range(9)]
 
@@ -17,6 +21,7 @@ ROWS = [{"n": number} for number in range(9)]
 @pytest.fixture
 def one_try(monkeypatch):
     """A batch is halved after its first death alone: the same path, with fewer starts of workers."""
+    monkeypatch.setattr(queueing, "TRIES", 1)
     monkeypatch.setattr(streaming, "TRIES", 1)
 
 
@@ -41,6 +46,24 @@ def actors_that(ray, *, die_on=None, out_of_memory_on=None, raise_on=None, setup
             return [10 * row["n"] for row in rows]
 
     return ray.remote(num_cpus=0.5, max_restarts=0)(Worker).remote
+
+
+class Staff:
+    """As many actors as a test says, and what was told."""
+
+    def __init__(self, *counts: int):
+        self.counts = list(counts)
+        self.told: list[str] = []
+
+    def wanted(self) -> int:
+        return self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+
+    def nobody_works(self) -> None: ...
+
+    def somebody_works(self) -> None: ...
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
 
 
 def answers_and_killers(found) -> tuple[list[int], list[tuple[dict, str]]]:
@@ -68,16 +91,16 @@ def test_batches_hold_every_row_once_in_order_and_halves_do_too(rows, size):
 
 
 def test_every_batch_is_answered_once_by_whichever_actor_is_free(ray):
-    found = stream(ray, batches_of(ROWS, 2), actors_that(ray), plainly, actors=2)
+    found = stream(ray, batches_of(ROWS, 2), actors_that(ray), plainly, Staff(2))
     assert answers_and_killers(found) == ([10 * row["n"] for row in ROWS], [])
 
 
 def test_no_batches_start_no_actor(ray):
-    assert list(stream(ray, iter(()), lambda: pytest.fail("an actor was started"), plainly, actors=0)) == []
+    assert list(stream(ray, iter(()), lambda: pytest.fail("an actor was started"), plainly, Staff(0))) == []
 
 
 def test_a_row_that_kills_its_actor_is_found_and_all_others_are_answered(ray, one_try):
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, die_on=4), plainly, actors=1)
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, die_on=4), plainly, Staff(1))
     answers, killers = answers_and_killers(found)
     assert answers == [10 * row["n"] for row in ROWS if row["n"] != 4]
     ((killer, reason),) = killers
@@ -92,7 +115,7 @@ def test_an_actor_that_was_killed_for_memory_is_replaced(ray, one_try):
         started.append(actors_that(ray, out_of_memory_on=1)())
         return started[-1]
 
-    answers, killers = answers_and_killers(stream(ray, batches_of(ROWS[:3], 1), start_actor, plainly, actors=1))
+    answers, killers = answers_and_killers(stream(ray, batches_of(ROWS[:3], 1), start_actor, plainly, Staff(1)))
     assert (answers, [killer for killer, _ in killers]) == ([0, 20], [{"n": 1}])
     assert len(started) > 1
 
@@ -115,7 +138,7 @@ def test_a_row_whose_decoding_dies_is_found_and_the_actor_lives_on(ray, one_try)
         batches_of(ROWS, 5),
         start_actor,
         lambda actor, batch: actor.answer.remote(task.remote(batch.rows)),
-        actors=1,
+        Staff(1),
     )
     answers, killers = answers_and_killers(found)
     assert answers == [10 * row["n"] for row in ROWS if row["n"] != 7]
@@ -124,19 +147,19 @@ def test_a_row_whose_decoding_dies_is_found_and_the_actor_lives_on(ray, one_try)
 
 
 def test_an_exception_of_the_actors_code_is_raised_and_not_tried_again(ray):
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, raise_on=4), plainly, actors=1)
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, raise_on=4), plainly, Staff(1))
     with pytest.raises(ValueError, match="row 4 is bad"):
         list(found)
 
 
 def test_an_exception_while_a_model_is_loaded_is_raised_at_once(ray):
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, setup="raises"), plainly, actors=1)
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, setup="raises"), plainly, Staff(1))
     with pytest.raises(FileNotFoundError, match=r"weights\.pt"):
         list(found)
 
 
 def test_actors_that_die_while_they_load_give_up_and_blame_no_row(ray, one_try):
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, setup="dies"), plainly, actors=1)
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray, setup="dies"), plainly, Staff(1))
     with pytest.raises(RuntimeError, match="a worker died 2 times while it loaded its model"):
         list(found)
 
@@ -148,8 +171,157 @@ def test_what_is_left_unread_stops_its_actors(ray):
         started.append(actors_that(ray)())
         return started[-1]
 
-    found = stream(ray, batches_of(ROWS, 1), start_actor, plainly, actors=1)
+    found = stream(ray, batches_of(ROWS, 1), start_actor, plainly, Staff(1))
     next(found)
     found.close()
+
+    def call_until_it_is_gone() -> None:
+        while True:
+            ray.get(started[0].answer.remote([]))
+
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(started[0].answer.remote([]))
+        call_until_it_is_gone()
+
+
+class Lost(Exception):
+    """Stands for the death that took a batch away."""
+
+
+def batch(*numbers: int) -> Batch:
+    return Batch([{"n": number} for number in numbers])
+
+
+def test_a_batch_that_is_lost_with_its_node_comes_before_fresh_ones_and_is_no_suspect():
+    queue = Queue([batch(1), batch(2)])
+    lost = queue.take([])
+    queue.put_back(lost, Lost())
+    assert queue.take([batch(9)]) is lost
+    assert not lost.suspect
+    assert queue.take([]).rows == [{"n": 2}]
+    assert queue.empty
+
+
+def test_a_batch_that_is_lost_again_and_again_ends_the_stage():
+    queue = Queue([batch(1, 2)])
+    for _ in range(queueing.MOVES):
+        queue.put_back(queue.take([]), Lost())
+    with pytest.raises(RuntimeError, match="a batch of 2 rows was lost 11 times with the node it was on"):
+        queue.put_back(queue.take([]), Lost())
+
+
+def test_deaths_on_nodes_that_are_gone_since_do_not_count_against_a_batch():
+    queue = Queue([batch(1)])
+    for node in ("a", "b", "c", "a"):
+        found = list(queue.blame(queue.take([]), Lost(), node, living=frozenset("a")))
+        assert found == []
+    (done,) = queue.blame(queue.take([]), Lost(), "a", living=frozenset("a"))
+    assert done.killer == {"n": 1}
+    assert done.reason == "killed its worker: Lost"
+
+
+def test_a_suspect_is_alone_with_its_actor():
+    queue = Queue([batch(1), batch(2), batch(3)])
+    suspect = queue.take([])
+    queue.suspect(suspect)
+    assert queue.take([batch(9)]) is None
+    assert queue.take([]) is suspect
+    assert queue.take([suspect]) is None
+    assert queue.take([]).rows == [{"n": 2}]
+
+
+def test_actors_without_room_hold_nothing_up_and_are_gone_at_the_end(ray):
+    started = []
+
+    def start_actor():
+        large = ray.remote(num_cpus=64, max_restarts=0)(type("Large", (), {"setup": lambda self: None}))
+        started.append(large.remote() if started else actors_that(ray)())
+        return started[-1]
+
+    found = stream(ray, batches_of(ROWS, 2), start_actor, plainly, Staff(3))
+    assert answers_and_killers(found) == ([10 * row["n"] for row in ROWS], [])
+    assert len(started) == 3
+    with pytest.raises(ray.exceptions.RayActorError, match="cancelled before it started"):
+        ray.get(started[-1].setup.remote(), timeout=60)
+
+
+def test_an_actor_on_a_node_that_does_not_see_the_store_ends_the_stream_before_it_works(ray, tmp_path):
+    seen, unseen = ShardTable(str(tmp_path / "seen")), str(tmp_path / "unseen")
+    seen.create({})
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), folders=[seen.folder])
+    assert answers_and_killers(found)[1] == []
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), folders=[seen.folder, unseen])
+    with pytest.raises(FileNotFoundError, match=f"does not see {unseen}: the store must be in a folder that all nodes"):
+        list(found)
+
+
+class Dying:
+    """A Ray whose node on this machine dies once an actor is started, after which nothing is ever answered."""
+
+    def __init__(self):
+        self.dead = False
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self) -> list[dict]:
+        return [{"NodeID": "here", "Alive": not self.dead}]
+
+    def wait(self, references, **how) -> tuple[list, list]:
+        return [], references
+
+    def kill(self, actor) -> None: ...
+
+
+def test_a_ray_that_died_on_this_machine_ends_the_stream_instead_of_being_waited_for():
+    dying = Dying()
+
+    def start_actor():
+        dying.dead = True
+        method = SimpleNamespace(remote=lambda *given: object())
+        return SimpleNamespace(setup=method, __ray_call__=method)
+
+    with pytest.raises(RuntimeError, match="Ray ended on this machine"):
+        list(stream(dying, batches_of(ROWS, 1), start_actor, plainly, Staff(1)))
+
+
+class Crumbling(Dying):
+    """A Ray that loses the node of every actor before it has loaded anything."""
+
+    def __init__(self, exceptions):
+        super().__init__()
+        self.exceptions = exceptions
+
+    def wait(self, references, **how) -> tuple[list, list]:
+        return references[-1:], references[:-1]
+
+    def get(self, reference) -> None:
+        raise self.exceptions.NodeDiedError("gone")
+
+
+def test_a_cluster_that_loses_nodes_sooner_than_they_work_ends_the_stream():
+    from ray import exceptions
+
+    started = []
+
+    def start_actor():
+        started.append(1)
+        method = SimpleNamespace(remote=lambda *given: object())
+        return SimpleNamespace(setup=method, __ray_call__=method)
+
+    found = stream(Crumbling(exceptions), batches_of(ROWS, 1), start_actor, plainly, Staff(2))
+    with pytest.raises(RuntimeError, match=r"21 times in a row workers were lost with their nodes.*is kept; run again"):
+        list(found)
+    assert len(started) == 22
+
+
+def test_a_pool_grows_when_more_are_wanted(ray, monkeypatch):
+    monkeypatch.setattr(streaming, "LOOK_SECONDS", 0.0)
+    started = []
+
+    def start_actor():
+        started.append(1)
+        return actors_that(ray)()
+
+    found = stream(ray, batches_of(ROWS, 1), start_actor, plainly, Staff(1, 2), in_flight=1)
+    assert answers_and_killers(found) == ([10 * row["n"] for row in ROWS], [])
+    assert len(started) == 2

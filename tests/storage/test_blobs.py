@@ -17,6 +17,7 @@ import pytest
 
 import storage.blobs
 from storage.blobs import read_blobs
+from storage.files import write_atomic
 from storage.uris import LocalFile, ParquetCell, TarMember, format_uri
 
 
@@ -180,3 +181,28 @@ def test_a_file_too_large_for_memory_is_told_by_its_size_and_costs_no_other(tmp_
     (tmp_path / "a.tar").write_bytes(b"tar")
     assert "2,147,483,648 bytes" in str(read_blobs([format_uri(member)])[0])
     assert "more than the 4" in str(read_blobs([format_uri(places[1])], largest=4)[0])
+
+
+def test_objects_are_read_by_their_plain_names_and_what_is_wrong_with_one_costs_no_other(bucket, monkeypatch):
+    names = ["it's a #1?.jpg", "ñandú 鳥.jpg.gz", "a%20b.jpg"]
+    for name in names:
+        write_atomic(f"{bucket}/photos/{name}", name.encode(), run="r")
+    write_atomic(f"{bucket}/huge.jpg", bytes(101), run="r")
+    wrong = ["gone.jpg", "photos", "huge.jpg", "a//b.jpg", "a.jpg?versionId=7"]
+    good = [f"{bucket}/photos/{name}" for name in names]
+    found = read_blobs([*(f"{bucket}/{name}" for name in wrong), *good, "s3://absent/x.jpg"], largest=100)
+    assert found[5:8] == [name.encode() for name in names]
+    assert [type(error) for error in (found[0], found[1], found[8])] == [FileNotFoundError] * 3
+    assert "101 bytes, more than the 100" in str(found[2])
+    assert "empty part" in str(found[3])
+    assert "carries no query" in str(found[4])
+
+
+def test_a_batch_of_objects_is_read_at_once(bucket, monkeypatch):
+    uris = [f"{bucket}/{number}.jpg" for number in range(4)]
+    for uri in uris:
+        write_atomic(uri, uri.encode(), run="r")
+    together = threading.Barrier(4, timeout=20)  # nobody passes before four have come
+    real = storage.blobs.open_object
+    monkeypatch.setattr(storage.blobs, "open_object", lambda uri: (together.wait(), real(uri))[1])
+    assert read_blobs(uris) == [uri.encode() for uri in uris]

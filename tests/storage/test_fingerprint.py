@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage import fingerprint
 from storage.fingerprint import digest, digest_pairs, file_sha256
 
 plain = st.recursive(
@@ -107,3 +108,25 @@ def test_a_cache_of_hashes_that_was_destroyed_is_started_anew(tmp_path):
         cache.write_bytes(broken)
         assert file_sha256(str(weights), str(cache)) == hashlib.sha256(b"abc").hexdigest()
     assert list(json.loads(cache.read_bytes())) == [str(weights)]
+
+
+def test_hashes_in_an_object_store_are_asked_for_once_a_process_and_serve_the_next(tmp_path, bucket, asked):
+    weights, cache = tmp_path / "w", f"{bucket}/weights.json"
+    weights.write_bytes(b"abc")
+    expected = hashlib.sha256(b"abc").hexdigest()
+    assert file_sha256(str(weights), cache) == expected
+    asked.clear()
+    assert file_sha256(str(weights), cache) == expected
+    assert asked == []
+    fingerprint._asked.clear()  # as a new process would find it
+    weights_changed_unseen(weights)
+    assert file_sha256(str(weights), cache) == expected
+    weights.write_bytes(b"longer")
+    assert file_sha256(str(weights), cache) == hashlib.sha256(b"longer").hexdigest()
+
+
+def weights_changed_unseen(weights: Path) -> None:
+    """Other bytes with the same size and time: only a cache answers as before."""
+    stamp = weights.stat().st_mtime_ns
+    weights.write_bytes(b"xyz")
+    os.utime(weights, ns=(stamp, stamp))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import lance
+from storage.files import remove_folder
 from storage.lance import Projection, where_equal
 from storage.markers import marker, write_marker
 from storage.schemas import crops_schema, descriptors_schema, fixed_list
@@ -31,9 +32,10 @@ def ids_of(database: Projection) -> set[str]:
     return set(database.ids("descriptors").to_pylist())
 
 
-@pytest.fixture
-def database(tmp_path) -> Projection:
-    return Projection(str(tmp_path / "lance"))
+@pytest.fixture(params=["disk", "s3"])
+def database(request, tmp_path) -> Projection:
+    store = str(tmp_path) if request.param == "disk" else request.getfixturevalue("bucket")
+    return Projection(f"{store}/lance")
 
 
 def test_a_table_is_made_with_its_schema_and_metadata_even_without_rows(database):
@@ -43,9 +45,7 @@ def test_a_table_is_made_with_its_schema_and_metadata_even_without_rows(database
     assert database.tables() == ["descriptors"]
     assert ids_of(database) == set()
     assert database.search("descriptors", [1, 0, 0], k=3) == []
-    import lancedb
-
-    found = lancedb.connect(database.uri).open_table("descriptors").schema
+    found = Projection(database.uri)._database.open_table("descriptors").schema
     assert found.equals(SCHEMA, check_metadata=True)
 
 
@@ -200,3 +200,15 @@ def test_a_marker_is_gone_as_soon_as_its_table_changes_and_others_keep_theirs(da
     database.delete_unwanted("descriptors", pa.array(["a"]))
     assert marker(database.uri, "descriptors") == "d3"
     assert database.tables() == ["descriptors"]
+
+
+def test_a_table_whose_removal_was_cut_short_is_none_and_is_made_anew(database):
+    database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
+    table = f"{database.uri}/descriptors.lance"
+    remove_folder(f"{table}/_versions", run="r")
+    assert database.tables() == ["descriptors"]
+    assert (ids_of(database), database.described("descriptors").num_rows) == (set(), 0)
+    with pytest.raises(LookupError):
+        database.search("descriptors", [1, 0, 0], k=1)
+    database.upsert("descriptors", SCHEMA, rows(["b"], [[1, 0, 0]]))
+    assert ids_of(database) == {"b"}

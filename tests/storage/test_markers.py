@@ -5,8 +5,9 @@ import pytest
 from storage.markers import drop_marker, marker, write_marker
 
 
-def test_a_table_has_the_digest_it_was_last_completed_with(tmp_path):
-    uri = str(tmp_path / "lance")
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_a_table_has_the_digest_it_was_last_completed_with(kind, tmp_path, request):
+    uri = str(tmp_path / "lance") if kind == "disk" else f"{request.getfixturevalue('bucket')}/lance"
     assert marker(uri, "crops") is None
     drop_marker(uri, "crops")
     write_marker(uri, "crops", "one")

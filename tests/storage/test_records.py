@@ -5,8 +5,9 @@ import pytest
 from storage.records import new_run_id, read_records, write_record
 
 
-def test_records_come_back_newest_last_and_a_later_write_replaces_an_earlier(tmp_path):
-    store = str(tmp_path / "store")
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_records_come_back_newest_last_and_a_later_write_replaces_an_earlier(kind, tmp_path, request):
+    store = str(tmp_path / "store") if kind == "disk" else f"{request.getfixturevalue('bucket')}/store"
     assert read_records(store) == []
     first, second = new_run_id(), new_run_id()
     write_record(store, second, {"state": "started"})

@@ -13,8 +13,10 @@ import pytest
 
 import stages.datasets.table as table_module
 from stages.dataset import DatasetError, SplitNames, TableDataset
+from stages.datasets import object_versions
 from stages.manifest import read_manifest
 from storage.blobs import read_blobs
+from storage.files import write_atomic
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,8 @@ def forget_servers():
     """What a server said is kept for a process, and tests ask servers anew."""
     table_module._remote_version.cache_clear()
     table_module._remote_content.cache_clear()
+    object_versions._known.clear()
+    object_versions._asked_about.clear()
 
 
 @pytest.fixture
@@ -213,3 +217,73 @@ def test_a_column_that_was_asked_for_and_a_file_that_is_no_text_are_told(tmp_pat
             read(tmp_path / "a.csv", **{key: "other"})
     with pytest.raises(DatasetError, match=r"dataset\.path: no file .*none\.csv"):
         read(tmp_path / "none.csv")
+
+
+@pytest.fixture
+def photos(bucket):
+    """`photos(*names)` puts objects of these names into a bucket, each holding its name; the address of each."""
+
+    def write(*names: str) -> list[str]:
+        for name in names:
+            write_atomic(f"{bucket}/{name}", name.encode(), run="r")
+        return [f"{bucket}/{name}" for name in names]
+
+    return write
+
+
+def test_objects_are_told_by_size_and_time_and_few_are_asked_about_one_by_one(tmp_path, photos, asked):
+    uris = photos("a #1?.jpg", "deep/b.jpg")
+    (tmp_path / "a.csv").write_text("uri,label\n" + "".join(f"{uri},wren\n" for uri in [*uris, f"{uris[0]}.gone"]))
+    asked.clear()
+    table, _ = read(tmp_path / "a.csv")
+    assert table["id"].to_pylist() == [uris[0], f"{uris[0]}.gone", uris[1]]
+    assert [version.partition("-")[0] for version in table["version"].to_pylist()] == ["9", "missing", "10"]
+    assert {line.split()[0] for line in asked} == {"HEAD", "GET"}
+    assert len(asked) == 4  # of the missing one whether it is a folder
+    asked.clear()
+    read(tmp_path / "a.csv")
+    assert asked == []
+    photos("deep/b.jpg2")
+    write_atomic(uris[1], b"other", run="r")
+    object_versions._known.clear()
+    assert read(tmp_path / "a.csv")[0]["version"].to_pylist()[2].startswith("5-")
+
+
+def test_a_folder_with_many_of_the_images_is_listed_and_tells_the_versions_that_asking_would(
+    tmp_path, photos, asked, monkeypatch
+):
+    uris = photos(*(f"many/{number:02}.jpg" for number in range(12)), "few/a.jpg")
+    (tmp_path / "a.csv").write_text("uri,label\n" + "".join(f"{uri},wren\n" for uri in [*uris, f"{uris[0]}.gone"]))
+    one_by_one = read(tmp_path / "a.csv")[0]["version"].to_pylist()
+    object_versions._known.clear()
+    object_versions._asked_about.clear()
+    monkeypatch.setattr(object_versions, "WORTH_LISTING", 10)
+    asked.clear()
+    assert read(tmp_path / "a.csv")[0]["version"].to_pylist() == one_by_one
+    assert [line.split()[0] for line in sorted(asked)] == ["GET", "HEAD"]
+
+
+def test_a_store_that_does_not_answer_ends_the_listing_for_its_images_are_not_missing(tmp_path, photos, monkeypatch):
+    (uri,) = photos("a.jpg")
+    (tmp_path / "a.csv").write_text(f"uri,label\n{uri},wren\n")
+
+    def away(uri):
+        raise ConnectionError(113, "nobody there", uri)
+
+    monkeypatch.setattr(object_versions.objects, "find", away)
+    with pytest.raises(DatasetError, match=f"dataset: .*nobody there.*{uri}"):
+        read(tmp_path / "a.csv")
+
+
+def test_an_object_by_content_is_hashed(tmp_path, photos):
+    (uri,) = photos("a.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"a.jpg")
+    (tmp_path / "a.csv").write_text(f"uri,label\n{uri},wren\na.jpg,wren\n")
+    assert len(set(read(tmp_path / "a.csv", version="content")[0]["version"].to_pylist())) == 1
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a.jpg?versionId=7", "s3://key:word@bucket/a.jpg", "gs:///a.jpg"])
+def test_the_address_of_an_object_that_cannot_be_is_told_with_its_line(tmp_path, uri):
+    (tmp_path / "a.csv").write_text(f"uri,label\n{uri},wren\n")
+    with pytest.raises(DatasetError, match=r"dataset\.uri: .*a\.csv, line 2: .*(no query|no credentials|no bucket)"):
+        read(tmp_path / "a.csv")
