@@ -26,8 +26,10 @@ def drop_rows(plans: Sequence[Plan], selection: Selection, holding: Holding) -> 
     holding.to_drop(plans[0], tables)
     for name, table in forced.items():
         retried.pop(name, None)
+        holding.claims.check()
         table.keeper.clear()
     for table in retried.values():
+        holding.claims.check()
         table.keeper.forget_rejects()
     holding.dropped(tables)
     return True

@@ -78,6 +78,7 @@ def remove_garbage(garbage: Garbage, plans: Sequence[Plan]) -> Garbage:
                 continue
             path = os.path.join(store, one.path)
             if name is not None:
+                claims.check()
                 files.remove_folder(path, run)
             elif one.kind == "listing":
                 files.remove_file(path)

@@ -129,13 +129,19 @@ def sweep_dead_runs(store: str, run_id: str) -> None:
     To be called by a run that holds a claim, whose stamp then is the clock by which others are told dead. Temporaries
     that carry no run's id (of tables being dropped, of caches) are swept where no other run is alive.
     """
-    living = living_runs(store) | {run_id}
-    alone = living == {run_id}
-    files.sweep_temporaries(store, lambda run: run in living or not (alone or is_run_id(run)))
-    for path in files.list_files(os.path.join(store, "runs"), ".json")[-RECORDS_LOOKED_AT:]:
-        record = json.loads(files.read_bytes(path))
-        if record["ending"] == "running" and record["run"] not in living:
-            write_record(store, record["run"], record | {"ending": "killed"})
+
+    def is_alive(run: str) -> bool:  # asked after its temporary was seen, since a run may begin meanwhile
+        living = living_runs(store) | {run_id}
+        return run in living or not (is_run_id(run) or living == {run_id})
+
+    files.sweep_temporaries(store, is_alive)
+    runs = os.path.join(store, "runs")
+    records = map(json.loads, files.read_each(files.list_files(runs, ".json")[-RECORDS_LOOKED_AT:]))
+    running = {record["run"] for record in records if record["ending"] == "running"}
+    for run in running - living_runs(store) - {run_id}:
+        record = json.loads(files.read_bytes(os.path.join(runs, f"{run}.json")))
+        if record["ending"] == "running":  # and has not come to its end since
+            write_record(store, run, record | {"ending": "killed"})
 
 
 def is_run_id(name: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -30,7 +32,7 @@ class Registry:
     """The entry of one job in its store: job, variant, file, settings, tables, listings, database, registered, run."""
 
     def __init__(self, job: Job, origin: Origin):
-        self.job, self.origin = job, origin
+        self.job, self.origin = job, replace(origin, file=_lasting(origin.file))
         self.name = job.name.removesuffix(f" {origin.variant}") if origin.variant else job.name
         self.namesake: str | None = None
         """another job file, still there, that registered a job of this name before; known after the first question"""
@@ -38,7 +40,7 @@ class Registry:
     def outdated(self, plan: Plan) -> bool:
         """Whether the store does not know yet that the job reads these tables."""
         _, former = self._place()
-        return former is None or any(former[key] != value for key, value in self._said(plan, former).items())
+        return former is None or any(former.get(key) != value for key, value in self._said(plan, former).items())
 
     def register(self, plan: Plan, run: str) -> None:
         """Note which tables the job reads. Of stages that are not known yet, those it read before still count."""
@@ -71,6 +73,7 @@ class Registry:
             "job": self.name,
             "variant": self.origin.variant,
             "file": self.origin.file or former.get("file"),
+            "host": platform.node() if self.origin.file else former.get("host"),
             "tables": kept | fingerprints(plan),
             "database": database(plan) or former.get("database"),
         }
@@ -79,7 +82,12 @@ class Registry:
         """Whether an entry is that of another job file which is still there: its tables must stay reached."""
         if entry is None or self.origin.file is None or entry["file"] in (None, self.origin.file):
             return False
-        return os.path.exists(entry["file"])
+        return entry.get("host") not in (None, platform.node()) or os.path.exists(entry["file"])
+
+
+def _lasting(file: str | None) -> str | None:
+    """A job file by what stays the same of its path: a Ray job runs in a copy of its folder, another at each change."""
+    return None if file is None else re.sub(r"^.*/_ray_pkg_[^/]+/", "", file)
 
 
 def registered(store: str) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Protocol
 
@@ -138,9 +138,12 @@ class _JobRun:
             at_the_end.callback(self.cluster.stop)
             at_the_end.callback(self.watcher.closed)
             try:
-                if drop_rows([self.plan], self.selection, self.holding):
-                    self.plan = make_plan(self.job, self.plan.listed)
+                forced = self.selection.force
+                late = forced is not None and bool(self.plan.of(forced).unknown)
+                self._drop_rows(self.selection)
                 for place, name in enumerate(chosen):
+                    if late and name == forced:  # what there is to drop is known only now
+                        self._drop_rows(replace(self.selection, retry_rejects=False))
                     with _told_of_full_disks(name, self.job.store):
                         self._stage(name, chosen[place:])
                 ending = "done"
@@ -153,6 +156,10 @@ class _JobRun:
                     self.plan = make_plan(self.job, self.plan.listed)  # the record names them
                 raise
         return self.results
+
+    def _drop_rows(self, selection: Selection) -> None:
+        if drop_rows([self.plan], selection, self.holding):
+            self.plan = make_plan(self.job, self.plan.listed)
 
     def _stage(self, name: str, rest: Sequence[str]) -> None:
         """Compute a stage; `rest` are the stages still to come, itself among them."""

@@ -57,7 +57,13 @@ def run_variants(
     """
     if len(variants) > 1:
         listings = Listings()
-        _drop([_checked(variant, selection.force, listings) for variant in variants], selection, watcher)
+        plans = [_checked(variant, selection.force, listings) for variant in variants]
+        if selection.force is not None and any(plan.of(selection.force).unknown for plan in plans):
+            raise JobError(
+                f"--force {selection.force}: which tables that drops is not known before the stages it reads are "
+                "computed. Run without --force first"
+            )
+        _drop(plans, selection, watcher)
         selection = replace(selection, force=None, retry_rejects=False)
     cluster = HeldCluster(address, variants[0].job.resources.wait_minutes)
     results = []

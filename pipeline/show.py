@@ -68,8 +68,8 @@ def _location(table: StageTable) -> str:
 def _modified(table: StageTable) -> str | None:
     if isinstance(table.keeper, ShardTable):
         written = table.keeper.modified()
-    else:  # a database's folder changes with the marker that each of its tables gets once it is complete
-        written = files.modified(table.keeper.uri) if files.exists(table.keeper.uri) else None
+    else:  # the markers that each of a database's tables gets once it is complete
+        written = max((stamp for _, stamp in files.list_stamped(table.keeper.uri, ".json")), default=None)
     return None if written is None else datetime.fromtimestamp(written, timezone.utc).isoformat(timespec="seconds")
 
 

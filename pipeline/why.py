@@ -26,6 +26,10 @@ def why_missing(table: Table, store: str) -> str:
     return Why(store).words(table)
 
 
+RECORDS_READ = 200
+"""Runs of the store that are looked at, the newest: a store that runs every hour has thousands."""
+
+
 class Why:
     """Says why tables of a store lack rows, at one time: what it reads and finds is remembered."""
 
@@ -38,8 +42,8 @@ class Why:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The records of the store's runs, newest last."""
-        return read_records(self.store)
+        """The records of the store's newest runs, newest last."""
+        return read_records(self.store, RECORDS_READ)
 
     def words(self, table: Table) -> str:
         """The reasons in one line, and what follows from them: "views.abs.crops 60 -> 30: encode_images starts ..."."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from stages.batches import Batch
+from storage import files
 
 
 @dataclass(eq=False)
@@ -38,13 +39,13 @@ class Event(NamedTuple):
 
 
 class ActorPool:
-    """Actors that `start_actor()` makes, each with `in_flight` batches at most, on nodes that see all of `folders`."""
+    """Actors that `start_actor()` makes, each with `in_flight` batches at most, on nodes that see all paths `seen`."""
 
-    def __init__(self, ray: Any, start_actor: Callable[[], Any], in_flight: int, folders: Sequence[str]):
+    def __init__(self, ray: Any, start_actor: Callable[[], Any], in_flight: int, seen: Sequence[str]):
         self.ray = ray
         self.start_actor = start_actor
         self.in_flight = in_flight
-        self.folders = list(folders)
+        self.seen = list(seen)
         self.home = ray.get_runtime_context().get_node_id()
         self.members: list[Member] = []
         self.calls: dict[Any, tuple[Member, Literal["place", "setup"]]] = {}
@@ -61,7 +62,7 @@ class ActorPool:
     def _start(self) -> None:
         member = Member(self.start_actor(), self.living())
         self.members.append(member)
-        self.calls[member.actor.__ray_call__.remote(_take_place, self.folders)] = (member, "place")
+        self.calls[member.actor.__ray_call__.remote(_take_place, self.seen)] = (member, "place")
         self.calls[member.actor.setup.remote()] = (member, "setup")
 
     def living(self) -> frozenset[str]:
@@ -128,22 +129,25 @@ class ActorPool:
             self.ray.kill(member.actor)
 
 
-def _take_place(actor: Any, folders: list[str]) -> str:
-    """Called in an actor: the id of its node. Raises FileNotFoundError for a table that the node does not see.
+def _take_place(actor: Any, seen: list[str]) -> str:
+    """Called in an actor: the id of its node. Raises FileNotFoundError for a path that the node does not see.
 
-    A node that joined may not have the shared folder: what is written there would be lost.
+    A node that joined may not have the shared folder: what is written there would be lost, what is read be rejected.
     """
     import ray
 
-    from storage.shards import ShardTable
-
-    for folder in folders:
-        if not ShardTable(folder).exists:
-            raise FileNotFoundError(
-                f"node {platform.node()} does not see {folder}: the store must be in a folder that all nodes share, "
-                "or on an object store (s3://...)"
-            )
+    for path in seen:
+        check_seen(path)
     return ray.get_runtime_context().get_node_id()
+
+
+def check_seen(path: str) -> None:
+    """Raise FileNotFoundError for a path that this process's node does not see."""
+    if not files.exists(path):
+        raise FileNotFoundError(
+            f"node {platform.node()} does not see {path}: store and images must be in folders that all nodes share, "
+            "or on an object store (s3://...)"
+        )
 
 
 def deaths(ray: Any) -> tuple[type[Exception], ...]:

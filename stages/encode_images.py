@@ -6,6 +6,7 @@ so features never travel through the object store and a batch that is tried agai
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from stages.stage import Ingredients, Inputs, Run, Stage, Table, check_rejects, 
 from stages.streaming import stream
 from stages.vision.names import input_size
 from stages.weights import PlannedWeights, guide_weights_id, model_weights_id
-from storage.uris import place_order
+from storage.uris import RemoteFile, parse_uri, place_order
 
 BATCH_WITH_GPUS, BATCH_WITHOUT = 64, 16
 DECODE_TOGETHER = 8
@@ -128,7 +129,7 @@ class EncodeImages(Stage):
         options = {"max_concurrency": at_once, "max_restarts": 0, "max_task_retries": 0}
         actor_class = ray.remote(**pool.resources, **options, scheduling_strategy="SPREAD")(_EncodeActor)
         views = {table.name: table.plan[0] for table in tables if table.plan is not None}
-        size = input_size(self.model.name)
+        size, images = input_size(self.model.name), _folder_of_images(rows.rows["uri"])
 
         def start_actor() -> Any:
             return actor_class.remote(
@@ -147,15 +148,19 @@ class EncodeImages(Stage):
             parts = [
                 batch.rows[start : start + DECODE_TOGETHER] for start in range(0, len(batch.rows), DECODE_TOGETHER)
             ]
-            return actor.encode.remote(*[decode.remote(part, views, size, self.decode == "full") for part in parts])
+            return actor.encode.remote(
+                *[decode.remote(part, views, size, self.decode == "full", images) for part in parts]
+            )
 
         rejected, told = set().union(*(table.rejected for table in tables)), set()
         staff.most = -(-len(rows) // batch)
         for _ in range(min(pool.actors, staff.most)):
-            decode.remote([], views, size, False)  # so that workers to decode start beside the actors, not after them
-        folders = [table.keeper.folder for table in tables]
+            decode.remote(
+                [], views, size, False, None
+            )  # so that workers to decode start beside the actors, not after them
+        seen = [os.path.join(table.keeper.folder, "table.json") for table in tables] + ([images] if images else [])
         batches = batches_of(rows, batch)
-        for done in stream(ray, batches, start_actor, submit, staff, in_flight=2 * at_once, folders=folders):
+        for done in stream(ray, batches, start_actor, submit, staff, in_flight=2 * at_once, seen=seen):
             if done.killer is not None:
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
@@ -228,14 +233,27 @@ def _reject(tables: Sequence[Table], rows: Sequence[Mapping[str, Any]], run: str
             table.keeper.reject(refused, "encode_images", run)
 
 
+def _folder_of_images(uris: pa.ChunkedArray) -> str | None:
+    """What a node must see to read these images: a folder that holds the first and the last; None for remote ones."""
+    ends = [parse_uri(uris[place].as_py()) for place in (0, -1)] if len(uris) else []
+    folders = [os.path.dirname(place.path) for place in ends if not isinstance(place, RemoteFile)]
+    return os.path.commonpath(folders) if folders else None
+
+
 def _decode(
-    rows: list[dict[str, Any]], views: Mapping[str, ViewSettings], size: int, full: bool
+    rows: list[dict[str, Any]], views: Mapping[str, ViewSettings], size: int, full: bool, images: str | None
 ) -> list[dict[str, Any]]:
-    """Read and decode; a row that cannot be gets a reason in place of a photograph."""
+    """Read and decode; a row that cannot be gets a reason in place of a photograph.
+
+    Raises FileNotFoundError on a node that does not see the folder `images`: else all of them would be rejected.
+    """
+    from stages.actor_pool import check_seen
     from stages.photograph import decode_photograph
     from stages.vision.bounds import LARGEST_FILE, UnreadableImage
     from storage.blobs import read_blobs
 
+    if images is not None:
+        check_seen(images)
     decoded, blobs = [], deque(read_blobs([row["uri"] for row in rows], LARGEST_FILE))
     for row in rows:
         data = blobs.popleft()  # and is let go of once it is decoded
@@ -268,7 +286,6 @@ class _EncodeActor:
         self.model, self.guides, self.precision, self.device = model, guides, precision, device
         self.threads, self.tables, self.run, self.weights_cache = threads, tables, run, weights_cache
         self.planned = planned
-        self.loaded = threading.Event()
         self.own = threading.local()
 
     def setup(self) -> None:
@@ -285,13 +302,11 @@ class _EncodeActor:
         self.notes = self.encoder.check(self.views)
         if self.device == "cuda":
             torch.cuda.synchronize()  # weights were copied on another stream than those that batches run on
-        self.loaded.set()
 
     def encode(self, *parts: list[dict[str, Any]]) -> Encoded:
         """Encode a decoded batch and append a shard a table."""
         import torch
 
-        self.loaded.wait()  # where several batches are in the actor at once, the first comes with its setup
         rows = [row for part in parts for row in part]
         if self.device == "cpu":
             return self._encode(rows)

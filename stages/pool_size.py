@@ -52,7 +52,7 @@ class PoolSize:
         fit = _times(node["CPU"] - 2 * DECODE_CPUS, self.cpus)
         if self.gpus:
             return min(fit, _times(node.get("GPU", 0.0), self.gpus))
-        return min(fit, FEW_CORES if self.threads == 1 else int(node["CPU"]) // self.threads)
+        return min(fit, int(node["CPU"]) // self.threads)
 
 
 def living_nodes(ray: Any) -> list[Node]:
@@ -101,7 +101,9 @@ def _with_gpus(nodes: list[Node], each: float, actors: Actors) -> PoolSize:
 
 
 def _without_gpus(nodes: list[Node], actors: Actors) -> PoolSize:
-    cores = int(min(node["CPU"] for node in nodes)) or 1
+    sizes = [int(node["CPU"]) or 1 for node in nodes]
+    # Large nodes are what a cluster computes on, beside whatever head it has; small ones are all of use.
+    cores = max(sizes) if actors == "auto" and max(sizes) > FEW_CORES else min(sizes)
     threads = 1 if cores <= FEW_CORES else THREADS_ON_MANY_CORES
     fitting = len(nodes) * (cores // threads)
     count = fitting if actors == "auto" else actors if isinstance(actors, int) else actors.clip(fitting)

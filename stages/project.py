@@ -135,9 +135,8 @@ class Project(Stage):
             database = Projection(table.keeper.uri)
             for key in table.missing.to_pylist():
                 name, value = key.rsplit("@", 1)
-                changed = _bring_up_to_date(database, name, table.plan, run.still_ours)
+                _bring_up_to_date(database, name, table.plan, run)
                 write_marker(table.keeper.uri, name, value)
-                run.advance(changed, 0)
 
     def units(self, tables: Sequence[Table]) -> int | None:
         """Not known before lancedb is asked what it holds."""
@@ -151,8 +150,8 @@ def _shown(manifest: pa.Table, encoded: Sequence[Table]) -> pa.Table:
     return manifest if manifest["key"].equals(wanted) else manifest.filter(pc.is_in(manifest["key"], value_set=wanted))
 
 
-def _bring_up_to_date(database: Any, name: str, sources: Sources, still_ours: Callable[[], None]) -> int:
-    """Make a LanceDB table hold what it should, and say how many rows changed; `still_ours` is asked before commits."""
+def _bring_up_to_date(database: Any, name: str, sources: Sources, run: Run) -> None:
+    """Make a LanceDB table hold what it should; the run is asked before each commit whether it still may."""
     from storage import schemas
 
     # Of the texts, which are never none: every image may have been rejected.
@@ -161,17 +160,15 @@ def _bring_up_to_date(database: Any, name: str, sources: Sources, still_ours: Ca
     metadata = {"weights": sources.whole.ingredients.weights or "", "fingerprint": sources.whole.fingerprint}
     schema = getattr(schemas, f"{name}_schema")(dimension, metadata)
     projected = _PROJECTED[name](sources, database.described(name))
-    still_ours()
+    run.still_ours()
     database.upsert(name, schema, schema.empty_table())
-    written = 0
     for rows in projected.stale(schema):
-        still_ours()
+        run.still_ours()
         database.upsert(name, schema, rows)
-        written += rows.num_rows
-    still_ours()
-    removed = database.delete_unwanted(name, projected.wanted_ids())
-    still_ours()
-    return written + removed
+        run.advance(rows.num_rows, 0)
+    run.still_ours()
+    run.advance(database.delete_unwanted(name, projected.wanted_ids()), 0)
+    run.still_ours()
 
 
 class _Projected(Protocol):

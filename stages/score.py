@@ -6,6 +6,7 @@ methods of one view set have in common is read once, and worked out once (`Featu
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -135,8 +136,9 @@ class Score(Stage):
 
         size = min(IMAGES_A_BATCH, -(-len(rows) // pool.actors))  # few images keep all actors busy, too
         staff.most = -(-len(rows) // size)
-        folders = [table.keeper.folder for table in tables]
-        for done in stream(ray, batches_of(rows, size), start, submit, staff, folders=folders):
+        seen = [os.path.join(table.keeper.folder, "table.json") for table in tables]
+        at_once = 1 if staff.most <= pool.actors else 2  # the first that is ready must not take them all
+        for done in stream(ray, batches_of(rows, size), start, submit, staff, in_flight=at_once, seen=seen):
             if done.killer is not None:
                 raise RuntimeError(f"score: image {done.killer['key']} {done.reason}")
             run.advance(done.answer, 0)

@@ -23,6 +23,7 @@ from storage.shards import ShardTable, key_column
 class Keeper(Protocol):
     """Where a table's rows lie: a `ShardTable`, or anything else that can tell which keys it lacks."""
 
+    def keys(self) -> pa.ChunkedArray: ...
     def missing(self, wanted: pa.ChunkedArray) -> pa.ChunkedArray: ...
     def rejects(self) -> pa.Table: ...
     def forget_rejects(self) -> None: ...
@@ -86,8 +87,12 @@ class Table:
     def rejected(self) -> frozenset[str]:
         """Wanted keys whose row could not be made; the reason is in the table's rejects."""
         refused = self.keeper.rejects()["key"]
-        wanted = self.wanted.filter(pc.is_in(self.wanted, value_set=refused)) if len(refused) else refused
-        return frozenset(wanted.to_pylist())
+        if not len(refused):
+            return frozenset()
+        wanted = self.wanted.filter(pc.is_in(self.wanted, value_set=refused))
+        # A worker that noted it may have died before it said so, and the next one may have read the image after all.
+        made = pc.is_in(wanted, value_set=self.keeper.keys())
+        return frozenset(wanted.filter(pc.invert(made)).to_pylist())
 
     @property
     def complete(self) -> bool:

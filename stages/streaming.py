@@ -36,7 +36,7 @@ def stream(
     staff: Staff,
     *,
     in_flight: int = 2,
-    folders: Sequence[str] = (),
+    seen: Sequence[str] = (),
 ) -> Iterator[Done]:
     """Yield a `Done` for every batch, in the order in which they finish.
 
@@ -44,9 +44,9 @@ def stream(
     of its answer; an actor has `in_flight` batches at most, those that wait among them. There are as many actors as
     `staff.wanted()` says, asked again every few seconds and after a death. An exception of the actor's own code is
     raised here, and RuntimeError when workers die before they work, or nodes sooner than anything is done.
-    FileNotFoundError when an actor comes to a node that does not see one of the tables in `folders`.
+    FileNotFoundError when an actor comes to a node that does not see one of the paths `seen`.
     """
-    return _Stream(ray, Queue(batches), ActorPool(ray, start_actor, in_flight, folders), submit, staff).run()
+    return _Stream(ray, Queue(batches), ActorPool(ray, start_actor, in_flight, seen), submit, staff).run()
 
 
 class _Stream:
@@ -84,18 +84,17 @@ class _Stream:
             self.staff.nobody_works()
 
     def _hand_out(self) -> None:
-        for member in self.pool.free():
-            while len(member.load) < self.pool.in_flight:
-                batch = self.queue.take(list(member.load.values()))
-                if batch is None:
-                    break
-                self.pool.submit(member, batch, self.submit(member.actor, batch))
+        """The first batch of every actor before the second of any, so that the last ones keep all of them busy."""
+        for depth in range(self.pool.in_flight):
+            for member in self.pool.free():
+                if len(member.load) == depth and (batch := self.queue.take(list(member.load.values()))) is not None:
+                    self.pool.submit(member, batch, self.submit(member.actor, batch))
 
     def _settle(self, event: Event) -> Iterator[Done]:
         """An answer is passed on; what a death leaves behind goes back to the queue."""
         if event.death is None:
             if isinstance(event.what, Batch):
-                self.losses = 0
+                self.losses = self.failed_starts = 0
                 yield Done(answer=event.answer)
             elif event.what == "setup":
                 self.failed_starts = 0

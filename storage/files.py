@@ -38,10 +38,20 @@ def write_atomic(path: str, data: bytes | memoryview, run: str) -> None:
     full, no permission) reaches the caller with the temporary removed and the old file, if there was one,
     untouched.
     """
-    temporary = _temporary(path, run)
     if is_remote(path):
+        _temporary(path, run)
         objects.put(path, data)
         return
+    try:
+        _write(path, data, run)
+    except FileNotFoundError:
+        # Who has no claim yet looks dead, and the sweep of another run may take its temporary. Once is enough: a run
+        # sweeps at its start.
+        _write(path, data, run)
+
+
+def _write(path: str, data: bytes | memoryview, run: str) -> None:
+    temporary = _temporary(path, run)
     os.makedirs(os.path.dirname(temporary), exist_ok=True)
     try:
         with open(temporary, "xb") as file:

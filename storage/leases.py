@@ -73,7 +73,7 @@ class Claims:
     def take(self, exclusive: Iterable[str], shared: Iterable[str] = ()) -> None:
         """Hold these as well, all or none. Raises Held with those who hold some of it, after a few tries."""
         wanted = self.exclusive | set(exclusive), self.shared | set(shared)
-        if wanted == (self.exclusive, self.shared) and self._is_intact():
+        if wanted == (self.exclusive, self.shared) and self.is_intact():
             return
         for attempt in range(TRIES):
             if attempt:
@@ -87,7 +87,8 @@ class Claims:
 
     def attempt(self, exclusive: frozenset[str], shared: frozenset[str]) -> Generator[str, None, list[dict[str, Any]]]:
         """One try of `take`, which stops after each step that others can see; returns who is in the way, if anybody."""
-        former = (frozenset(), frozenset()) if self._lost else (self.exclusive, self.shared)
+        # What was not renewed in time may be another's by now: it is asked for anew, never written back.
+        former = (self.exclusive, self.shared) if self.is_intact() else (frozenset(), frozenset())
         self._write(exclusive, shared)
         yield "written"
         others = yield from self._living_others()
@@ -107,6 +108,7 @@ class Claims:
         """Hold these no longer, so that others can take them while this run goes on."""
         gone = set(resources)
         with self._lock:
+            self._lost = not self.is_intact()
             self.exclusive, self.shared = self.exclusive - gone, self.shared - gone
             if self._renewing is not None:
                 self._write(self.exclusive, self.shared)
@@ -120,14 +122,15 @@ class Claims:
 
     def check(self) -> None:
         """Raise LeaseLost unless all that was taken has been this run's without a gap."""
-        if not self._is_intact():
+        if not self.is_intact():
             self._lost = True
             raise LeaseLost(
                 f"this run was out of touch with {self.store} for a while (its machine or the store did not answer), "
                 "and another run may have gone on in its place. What is computed is kept: run again"
             )
 
-    def _is_intact(self) -> bool:
+    def is_intact(self) -> bool:
+        """Whether all that was taken has been this run's without a gap."""
         with self._lock:
             return not self._lost and _now() - self._renewed <= LOST_AFTER and files.exists(self.path)
 
@@ -173,12 +176,7 @@ class Claims:
         claim = {**self.holder, "exclusive": sorted(exclusive), "shared": sorted(shared)}
         begun, self._visible = _now(), True
         data = json.dumps(claim, indent=1).encode()
-        try:
-            files.write_atomic(self.path, data, self.run)
-        except FileNotFoundError:
-            # A run that has no claim yet looks dead, and the sweep of another may take its temporary. Once is enough:
-            # a run sweeps at its start.
-            files.write_atomic(self.path, data, self.run)
+        files.write_atomic(self.path, data, self.run)
         self._renewed = begun
 
     def _living_others(self) -> Generator[str, None, list[dict[str, Any]]]:
@@ -253,6 +251,12 @@ def _is_dead(claim: Mapping[str, Any], age: float) -> bool:
     machine = _machine()
     if machine is None or claim.get("machine") != machine:
         return False
+    try:
+        os.kill(claim["process"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, which /proc may hide
+        return _started(claim["process"]) not in (None, claim["started"])
     return _started(claim["process"]) != claim["started"]
 
 

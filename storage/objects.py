@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 """Objects that are read at once."""
-WHOLE = 4 << 20
+WHOLE = 256 << 10
 """Bytes up to which an object is fetched whole by the first look into it: less than the time of more requests."""
 
 

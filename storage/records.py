@@ -24,10 +24,13 @@ def write_record(store: str, run_id: str, record: dict[str, object]) -> None:
     files.write_atomic(os.path.join(store, "runs", f"{run_id}.json"), text.encode(), run_id)
 
 
-def read_records(store: str) -> list[dict[str, object]]:
-    """The records of a store's runs, newest last; none before the first. ValueError names a broken file."""
+def read_records(store: str, newest: int | None = None) -> list[dict[str, object]]:
+    """The records of a store's runs, or of so many of the newest, newest last; none before the first.
+
+    ValueError names a broken file.
+    """
     records = []
-    paths = files.list_files(os.path.join(store, "runs"), ".json")
+    paths = files.list_files(os.path.join(store, "runs"), ".json")[-(newest or 0) :]
     for path, data in zip(paths, files.read_each(paths), strict=True):
         try:
             records.append(json.loads(data))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from storage import files
 from storage.fingerprint import digest
-from storage.shard_files import SUFFIX, Shard, encode_shard, look_into, read_schema, read_shard
+from storage.shard_files import FETCHED_AT_ONCE, SUFFIX, Shard, encode_shard, look_into, read_schema, read_shard
 
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("key", "uri", "reason", "stage")])
 
@@ -155,7 +156,10 @@ class ShardTable:
         files.remove_folder(self._rejects.folder, run="tables")
 
     def clear(self) -> None:
-        """Forget all rows and rejects at once, keep the description; a crash leaves them whole or gone."""
+        """Forget all rows and rejects at once, keep the description.
+
+        On a disk a crash leaves them whole or gone. In an object store it may leave some, which count as computed.
+        """
         description = self.description() if self.exists else None
         files.remove_folder(self.folder, run="tables")
         self._schema = None
@@ -200,16 +204,29 @@ class ShardTable:
             schema = pa.schema([schema.field(number) for number in fields])
         order = np.argsort(rows, kind="stable")
         ends = np.cumsum([len(shard.keys) for shard in shards.values()])
-        parts, start, first = [], 0, 0
+        wanted, start, first = [], 0, 0
         for name, end, stop in zip(shards, ends, np.searchsorted(rows[order], ends), strict=True):
             if stop > start:
-                shard = read_shard(os.path.join(self.folder, name), fields)
-                own = rows[order[start:stop]] - first
-                parts.append(shard if np.array_equal(own, np.arange(len(shard))) else shard.take(pa.array(own)))
+                wanted.append((os.path.join(self.folder, name), rows[order[start:stop]] - first))
             start, first = stop, end
+        if files.is_remote(self.folder):
+            with ThreadPoolExecutor(FETCHED_AT_ONCE) as threads:
+                parts = list(threads.map(lambda one: _fetch(*one, fields), wanted))
+        else:
+            parts = [_take(read_shard(path, fields), own) for path, own in wanted]
         table = pa.concat_tables(parts or [schema.empty_table()])
         table = table if columns is None else table.select(list(columns))
         return table if np.array_equal(order, np.arange(len(order))) else table.take(pa.array(np.argsort(order)))
+
+
+def _take(shard: pa.Table, rows: np.ndarray) -> pa.Table:
+    return shard if np.array_equal(rows, np.arange(len(shard))) else shard.take(pa.array(rows))
+
+
+def _fetch(path: str, rows: np.ndarray, fields: Sequence[int] | None) -> pa.Table:
+    """Rows of an object. What is fetched whole would be kept whole by one of its columns, so a few are copied out."""
+    shard = read_shard(path, fields)
+    return _take(shard, rows) if fields is None else shard.take(pa.array(rows))
 
 
 def key_column(keys: Keys) -> pa.ChunkedArray:

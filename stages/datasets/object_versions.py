@@ -19,7 +19,7 @@ from storage.blobs import read_blobs
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
-WORTH_LISTING = 100
+WORTH_LISTING = 10
 """Images of one folder that are asked about before the folder is listed."""
 _HASHED_AT_ONCE = 64
 
@@ -45,7 +45,12 @@ def object_versions(uris: Sequence[str]) -> list[str]:
             else:
                 _known[uri] = listed.get(uri, "missing")
         with ThreadPoolExecutor(objects.AT_ONCE) as threads:
-            _known.update(zip(left, threads.map(_ask, left), strict=True))
+            answers = list(threads.map(_ask, left))
+        denied = [answer for answer in answers if isinstance(answer, OSError)]
+        if denied and len(denied) == len(answers):
+            raise denied[0]
+        for uri, answer in zip(left, answers, strict=True):
+            _known[uri] = answer if isinstance(answer, str) else "missing"  # listed, and rejected when it is read
     except OSError as error:
         raise DatasetError(f"dataset: {error}") from None
     return [_known[uri] for uri in uris]
@@ -86,9 +91,11 @@ def _listed(folder: str) -> dict[str, str] | None:
     return {uri: version_told(info) for uri, info in found if info.is_file}
 
 
-def _ask(uri: str) -> str:
+def _ask(uri: str) -> str | OSError:
     try:
         found = objects.find(uri)
-    except (PermissionError, ValueError):
-        return "missing"  # listed, and rejected when it is read
+    except PermissionError as error:
+        return error
+    except ValueError:
+        return "missing"
     return version_told(found) if found is not None and found.is_file else "missing"

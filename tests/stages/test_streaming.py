@@ -247,10 +247,12 @@ def test_actors_without_room_hold_nothing_up_and_are_gone_at_the_end(ray):
 def test_an_actor_on_a_node_that_does_not_see_the_store_ends_the_stream_before_it_works(ray, tmp_path):
     seen, unseen = ShardTable(str(tmp_path / "seen")), str(tmp_path / "unseen")
     seen.create({})
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), folders=[seen.folder])
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), seen=[seen.folder])
     assert answers_and_killers(found)[1] == []
-    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), folders=[seen.folder, unseen])
-    with pytest.raises(FileNotFoundError, match=f"does not see {unseen}: the store must be in a folder that all nodes"):
+    found = stream(ray, batches_of(ROWS, 3), actors_that(ray), plainly, Staff(1), seen=[seen.folder, unseen])
+    with pytest.raises(
+        FileNotFoundError, match=f"does not see {unseen}: store and images must be in folders that all nodes"
+    ):
         list(found)
 
 
