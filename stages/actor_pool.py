@@ -91,20 +91,23 @@ class ActorPool:
         member.load[reference] = batch
         self.flying[reference] = member
 
-    def next_event(self, seconds: float) -> Event | None:
-        """What happened next, or None after so many seconds. Raises what an actor's own code raised."""
+    def answered(self, seconds: float) -> list[Any]:
+        """All calls that are answered by now, or the first that is within so many seconds; none after these."""
         watched = [*self.calls, *self.flying]
         ready, _ = self.ray.wait(watched, num_returns=len(watched), timeout=0)
         if not ready:
             ready, _ = self.ray.wait(watched, num_returns=1, timeout=seconds)
-        if not ready:
-            return None
-        reference = ready[0]  # in the order of `watched`: an actor's place and setup before its answers
+        return ready  # in the order of `watched`: an actor's place and setup before its answers
+
+    def event_of(self, reference: Any) -> Event | None:
+        """What that answer says; None where its actor was let go since. Raises what an actor's own code raised."""
         if reference in self.calls:
             member, what = self.calls.pop(reference)
-        else:
+        elif reference in self.flying:
             member = self.flying.pop(reference)
             what = member.load.pop(reference)
+        else:
+            return None
         try:
             answer = self.ray.get(reference)
         except deaths(self.ray) as death:

@@ -7,7 +7,7 @@ The size of one actor is settled when a stage begins; how many there are follows
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stages.settings import ActorRange
@@ -104,9 +104,11 @@ def _without_gpus(nodes: list[Node], actors: Actors) -> PoolSize:
     sizes = [int(node["CPU"]) or 1 for node in nodes]
     # Large nodes are what a cluster computes on, beside whatever head it has; small ones are all of use.
     cores = max(sizes) if actors == "auto" and max(sizes) > FEW_CORES else min(sizes)
-    threads = 1 if cores <= FEW_CORES else THREADS_ON_MANY_CORES
-    fitting = len(nodes) * (cores // threads)
-    count = fitting if actors == "auto" else actors if isinstance(actors, int) else actors.clip(fitting)
+    fitting = cores // (1 if cores <= FEW_CORES else THREADS_ON_MANY_CORES)
+    if actors == "auto":
+        one = PoolSize(1, _share(cores, fitting), 0.0, cores // fitting)
+        return replace(one, actors=max(1, one.room(nodes)))
+    count = actors if isinstance(actors, int) else actors.clip(len(nodes) * fitting)
     on_a_node = math.ceil(count / len(nodes))
     return PoolSize(count, _share(cores, on_a_node), 0.0, max(1, cores // on_a_node))
 

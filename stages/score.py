@@ -30,6 +30,8 @@ from stages.streaming import stream
 from storage.fingerprint import digest
 
 IMAGES_A_BATCH = 256
+IMAGES_WORTH_AN_ACTOR = 64
+"""Fewer are not shared out: an actor takes seconds to start, in which another scores them."""
 
 
 class Score(Stage):
@@ -134,7 +136,7 @@ class Score(Stage):
         def submit(actor: Any, batch: Batch) -> Any:
             return actor.score.remote(batch.rows)
 
-        size = min(IMAGES_A_BATCH, -(-len(rows) // pool.actors))  # few images keep all actors busy, too
+        size = min(IMAGES_A_BATCH, max(IMAGES_WORTH_AN_ACTOR, -(-len(rows) // pool.actors)))
         staff.most = -(-len(rows) // size)
         seen = [os.path.join(table.keeper.folder, "table.json") for table in tables]
         at_once = 1 if staff.most <= pool.actors else 2  # the first that is ready must not take them all

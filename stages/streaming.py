@@ -63,11 +63,12 @@ class _Stream:
             while self.pool.flying or not self.queue.empty:
                 self._measure()
                 self._hand_out()
-                event = self.pool.next_event(LOOK_SECONDS)
-                if event is None:
+                answered = self.pool.answered(LOOK_SECONDS)
+                if not answered:
                     self.pool.check_home()
-                else:
-                    yield from self._settle(event)
+                for reference in answered:  # all of them: two actors that are ready at once share what there is
+                    if (event := self.pool.event_of(reference)) is not None:
+                        yield from self._settle(event)
         finally:
             self.pool.stop()
 

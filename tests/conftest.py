@@ -203,7 +203,7 @@ def finished_job(ray, tmp_path_factory, write_photos, tiny_model, write_job) -> 
             "random": {"kind": "random", "crops": 3},
             "guided": {"kind": "guided", "guide": "clip", "crops": 2},
         },
-        resources={"encode": {"batch": 5}},
+        resources={"encode": {"batch": 5, "actors": 1}},
     )
     run_job(load_job(job), LogWatcher(Console(file=io.StringIO())), Cluster())
     return job

@@ -27,14 +27,14 @@ views:
   random: {kind: random, crops: 3}
   guided: {kind: guided, guide: clip, crops: 4, min_side: 0.3, max_side: 0.7}
 methods: [clip, cupl, crops_mean, dnd, abs]
-resources: {encode: {batch: 4}}
+resources: {encode: {batch: 4, actors: ACTORS}}
 """
 
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world on disk: images of six species, descriptors, the model, a job file. Copy it, do not change it."""
-    return write_world(tmp_path_factory.mktemp("rendered"), IMAGES_A_SPECIES)
+    return write_world(tmp_path_factory.mktemp("rendered"), IMAGES_A_SPECIES, actors="1")
 
 
 @pytest.fixture
@@ -43,8 +43,11 @@ def world(rendered: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(rendered, tmp_path / "world"))
 
 
-def write_world(folder: Path, images_a_species: int, first: int = 0) -> Path:
-    """Render images number `first` and on of each species, and put descriptors, model and job file beside them."""
+def write_world(folder: Path, images_a_species: int, first: int = 0, actors: str = "auto") -> Path:
+    """Render images number `first` and on of each species, and put descriptors, model and job file beside them.
+
+    `actors` is the job's `resources.encode.actors`: a start of each takes as long as encoding a hundred such images.
+    """
     for species in SPECIES:
         place = folder / "images" / "test" / species.name
         place.mkdir(parents=True, exist_ok=True)
@@ -53,7 +56,7 @@ def write_world(folder: Path, images_a_species: int, first: int = 0) -> Path:
             picture.save(place / f"{number:03d}.jpg", quality=92)
     marks = {species.name: [descriptor(mark) for mark in species.marks] for species in SPECIES}
     (folder / "descriptors.json").write_text(json.dumps(marks))
-    (folder / "job.yaml").write_text(JOB)
+    (folder / "job.yaml").write_text(JOB.replace("ACTORS", actors))
     if not (folder / "model").exists():
         shutil.copytree(MODEL_FOLDER, folder / "model")
     return folder

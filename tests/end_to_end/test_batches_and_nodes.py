@@ -62,25 +62,16 @@ def write(photos, tiny_model, write_job):
                 "augmented": {"kind": "augmented", "crops": 2},
             },
             descriptors={"marks": {"provider": "file", "path": "marks.json"}},
-            methods=["clip", "waffle", "dnd", "abs"],
-            resources={"encode": {"gpus": 0, "batch": batch, "actors": 2}},
+            methods=["dnd", "abs"],
+            resources={"encode": {"gpus": 0, "batch": batch, "actors": 1}},
         )
 
     return job
 
 
-def encode(job: Path) -> dict:
-    run_job(load_job(job), LogWatcher(Console(file=io.StringIO())), Cluster(), Selection(only="encode_images"))
-    return feature_rows(job)
-
-
-@pytest.mark.parametrize("batch", [1, 7])
-def test_a_batch_of_any_size_gives_the_same(on_this_machine, tmp_path, write, batch):
-    assert_same_features(feature_rows(on_this_machine), encode(write(tmp_path, batch)))
-
-
 @pytest.fixture(scope="module")
 def on_this_machine(ray, tmp_path_factory, write) -> Path:
+    """The job file of a run that nothing disturbed: one actor, all pictures in one batch."""
     job = write(tmp_path_factory.mktemp("here"), 64)
     run_job(load_job(job), LogWatcher(Console(file=io.StringIO())), Cluster(), Selection(until="score"))
     return job
@@ -99,11 +90,17 @@ class Nodes:
         head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port, "dashboard_agent_listen_port": agents}
         head["_system_config"] = {"health_check_period_ms": 1000}  # a death is noticed sooner
         self.nodes = RayNodes(initialize_head=True, head_node_args=head)
-        self.first = self.add()
         self.address, self.dashboard = self.nodes.address, f"http://127.0.0.1:{port}"
 
     def add(self) -> Any:
         return self.nodes.add_node(num_cpus=1)
+
+    def keep_one(self) -> None:
+        """One node beside the head, whatever was added or killed, and the head knows of no other."""
+        while len(self.nodes.worker_nodes) > 1:
+            self.kill(next(iter(self.nodes.worker_nodes)))
+        self.first = next(iter(self.nodes.worker_nodes), None) or self.add()
+        self.nodes.wait_for_nodes()
 
     def actors_on(self, node: Any) -> list[psutil.Process]:
         """Encoding actors among the processes of a node."""
@@ -120,15 +117,22 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes(ray: Any) -> Iterator[Nodes]:
-    nodes = Nodes()  # after the local Ray: one that starts later would join these
-    yield nodes
-    nodes.nodes.shutdown()
+def cluster(ray: Any) -> Iterator[Nodes]:
+    cluster = Nodes()  # after the local Ray: one that starts later would join these
+    yield cluster
+    cluster.nodes.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Nodes:
+    """The cluster that the tests share, with one node that works."""
+    cluster.keep_one()
+    return cluster
 
 
 def start(cluster: Nodes, job: Path, *more: str) -> subprocess.Popen[str]:
-    """`run --until score` on the cluster, from a folder without our code."""
-    command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), "run", str(job), "--until", "score"]
+    """A run of encode_images on the cluster, from a folder without our code."""
+    command = [sys.executable, str(REPOSITORY / "run_pipeline.py"), "run", str(job), "--only", "encode_images"]
     command += ["--address", cluster.address, *more]
     return subprocess.Popen(command, cwd=job.parent, stderr=subprocess.PIPE, text=True)
 
@@ -143,7 +147,7 @@ def wait_until(happened: Callable[[], bool], driver: subprocess.Popen[str], seco
 
 def test_a_node_that_joins_gets_work_and_one_that_dies_loses_nothing(on_this_machine, nodes, tmp_path, write):
     job = write(tmp_path, 1)
-    images = len(SIZES)
+    almost_all = len(SIZES) - 2
     driver = start(nodes, job, "--set", "resources.encode.actors=auto")
 
     def encoded() -> int:
@@ -154,18 +158,17 @@ def test_a_node_that_joins_gets_work_and_one_that_dies_loses_nothing(on_this_mac
         wait_until(lambda: encoded() >= 1, driver)
         (actor,) = nodes.actors_on(nodes.first)
         actor.send_signal(signal.SIGSTOP)  # it keeps what it has in hand and does no more
+        assert encoded() < almost_all
         second = nodes.add()
-        wait_until(lambda: encoded() >= images - 2, driver)
-        assert nodes.actors_on(second)
+        wait_until(lambda: encoded() >= almost_all, driver)  # by an actor that came for the second node
         nodes.kill(nodes.first)
+        wait_until(lambda: bool(nodes.actors_on(second)), driver)
         _, said = driver.communicate(timeout=240)
     finally:
         driver.kill()
     assert driver.returncode == 0, said
     assert "encode_images: lost a node" in said
     assert_same_features(feature_rows(on_this_machine), feature_rows(job))
-    assert_same_predictions(predictions(on_this_machine), predictions(job))
-    nodes.first = second
 
 
 PROBE = """
@@ -242,12 +245,13 @@ def test_a_request_that_cannot_be_met_says_what_was_asked_and_what_exists(nodes,
     driver = start(nodes, job, *asked)
     _, said = driver.communicate(timeout=240)
     assert driver.returncode == 1
-    assert "resources.encode asks for 2 actors of 2 GPUs; the cluster's nodes have 0 GPUs" in said
+    assert "resources.encode asks for 1 actors of 2 GPUs; the cluster's nodes have 0 GPUs" in said
     assert "Traceback" not in said
 
 
 def test_a_job_that_is_submitted_to_three_nodes_predicts_the_same(on_this_machine, nodes, tmp_path, write):
-    job = write(tmp_path / "job", 8)
+    assert len(SIZES) % 7 == 1
+    job = write(tmp_path / "job", 7)  # its last batch is a single picture
     nodes.add()
     code = tmp_path / "code"
     for name in ("pipeline", "stages", "prompts", "storage", "demo"):

@@ -15,7 +15,7 @@ from pipeline.plan import make_plan
 from pipeline.predict import stored_predictions
 from pipeline.results import collect_results
 
-IMAGES = 10
+IMAGES = 6
 """Of a species; the demo itself renders 25."""
 COMMAND = [sys.executable, str(Path(__file__).parents[2] / "run_pipeline.py")]
 
@@ -106,7 +106,7 @@ def test_queries_find_birds_that_have_the_mark(demo: tuple[Path, str]):
     found = by_chance = 0.0
     for text in texts:
         having = {name for name, sentences in marks.items() if text in sentences}
-        hits = store.search(text, k=20)
+        hits = store.search(text, k=2 * IMAGES)
         found += sum(hit["class"] in having for hit in hits) / len(hits) / len(texts)
         by_chance += len(having) / len(marks) / len(texts)
     assert found > 0.3

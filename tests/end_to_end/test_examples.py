@@ -28,9 +28,21 @@ ENCODE_NOTHING = ["ablation", "epsilon", "matcher-scaling", "matchers", "number-
 @pytest.fixture
 def home(rendered: Path, tmp_path: Path) -> Path:
     """A folder with the examples, and beside them a world as `fieldmark demo` leaves it, but smaller."""
-    shutil.copytree(EXAMPLES, tmp_path / "examples")
-    shutil.copytree(rendered, tmp_path / "fieldmark-demo")
-    return tmp_path
+    return furnish(tmp_path, rendered)
+
+
+def furnish(folder: Path, rendered: Path) -> Path:
+    shutil.copytree(EXAMPLES, folder / "examples")
+    shutil.copytree(rendered, folder / "fieldmark-demo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(ray, rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder in which the ablation has run."""
+    home = furnish(tmp_path_factory.mktemp("ran"), rendered)
+    run(load(home, "ablation", "views.guided.crops=4"))
+    return home
 
 
 def load(home: Path, name: str, *overrides: str) -> list[Variant]:
@@ -38,9 +50,14 @@ def load(home: Path, name: str, *overrides: str) -> list[Variant]:
 
 
 def run(variants: list[Variant]) -> dict[str, dict[str, dict]]:
-    """Runs them; label -> method -> its row of results."""
+    """Runs them and returns their results."""
     watcher = LogWatcher(Console(file=io.StringIO()))
     run_variants(variants, watcher, None, Selection(until="evaluate"), lambda variant: None)
+    return results(variants)
+
+
+def results(variants: list[Variant]) -> dict[str, dict[str, dict]]:
+    """label -> method -> its row of results, of variants that have run."""
     return {
         variant.label: {row["method"]: row for row in collect_results(make_plan(variant.job), variant.job.name)}
         for variant in variants
@@ -130,20 +147,20 @@ def test_the_file_for_imagenet_loads_once_its_paths_exist(home, write_photos, st
     assert {method.name for method in local.job.methods} == set(METHODS), "all methods that there are"
 
 
-def test_number_of_crops_reads_the_first_crops_of_one_view_set_and_leaves_the_whole_image_alone(ray, home):
-    found = run(load(home, "number-of-crops", "sweep.methods.*.max_crops=[1, 4]", "views.guided.crops=4"))
+def test_number_of_crops_reads_the_first_crops_of_one_view_set_and_leaves_the_whole_image_alone(ran):
+    found = run(load(ran, "number-of-crops", "sweep.methods.*.max_crops=[1, 4]", "views.guided.crops=4"))
     assert list(found) == ["max_crops=1", "max_crops=4"]
     one, four = found.values()
     same = ("accuracy", "seconds_per_image", "by_class")
     assert [one["cupl"][name] for name in same] == [four["cupl"][name] for name in same]
     assert [one[name]["forward_passes"] for name in ("cupl", "dnd", "abs")] == [1, 2, 2]
     assert [four[name]["forward_passes"] for name in ("cupl", "dnd", "abs")] == [1, 5, 5]
-    folder = home / "fieldmark-demo/runs/tables/encode_images"
-    assert len(list(folder.iterdir())) == 2, "whole images, and one view set for both"
+    folder = ran / "fieldmark-demo/runs/tables/encode_images"
+    assert len(list(folder.iterdir())) == 2, "whole images, and one view set for both, and for the ablation"
 
 
-def test_the_ablation_runs_and_all_its_parts_together_beat_none_of_them(ray, home):
-    (found,) = run(load(home, "ablation", "views.guided.crops=4")).values()
+def test_the_ablation_runs_and_all_its_parts_together_beat_none_of_them(ran):
+    (found,) = results(load(ran, "ablation", "views.guided.crops=4")).values()
     assert list(found) == [
         entry["label"] for entry in yaml.safe_load((EXAMPLES / "ablation.yaml").read_text())["methods"]
     ]

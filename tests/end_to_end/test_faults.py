@@ -19,8 +19,8 @@ from .conftest import write_world
 from .same_state import assert_same_state
 
 ENTRY = Path(__file__).parents[2] / "run_pipeline.py"
-IMAGES_A_SPECIES = 8
-JOBS, KILLS_A_JOB = 4, 5
+IMAGES_A_SPECIES = 10
+JOBS, KILLS_A_JOB = 2, 10
 PATIENCE = 300.0
 """Seconds in which a job must go on after a kill."""
 
@@ -113,7 +113,7 @@ def nodes() -> Iterator[Nodes]:
 def slow_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world with many crops and an image a batch, so that there is time to kill something."""
     folder = write_world(tmp_path_factory.mktemp("slow"), IMAGES_A_SPECIES)
-    text = (folder / "job.yaml").read_text().replace("crops: 4,", "crops: 40,").replace("crops: 3", "crops: 20")
+    text = (folder / "job.yaml").read_text().replace("crops: 4,", "crops: 16,").replace("crops: 3", "crops: 8")
     (folder / "job.yaml").write_text(text.replace("batch: 4", "batch: 1"))
     return folder
 
@@ -133,7 +133,7 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     job, hits = Disturbed(folder, nodes), 0
     moments = sorted(rng.sample(range(1, shards), kills))
     # Most are actors, which die most often in life, too; every job loses its driver and a node at least once.
-    victims = ["driver", "node", *rng.choices(["driver", "actor", "node"], [1, 4, 1], k=kills - 2)]
+    victims = ["driver", "driver", "node", *rng.choices(["driver", "actor", "node"], [1, 8, 2], k=kills - 3)]
     rng.shuffle(victims)
     try:
         for moment, what in zip(moments, victims, strict=True):

@@ -140,7 +140,9 @@ def test_a_second_run_computes_nothing_and_loads_neither_ray_nor_torch_nor_lance
     assert status(world) == {}
 
 
-def test_new_changed_and_deleted_images_cost_the_new_and_the_changed_ones(world, write_photos):
+def test_new_and_changed_images_cost_themselves_and_a_changed_descriptor_that_text_and_what_reads_it(
+    world, write_photos
+):
     before, (gone, changed, *_) = boxes(world), images(world)
     write_photos(world / "photos", ["wren/7.png", "blue jay/8.png"])
     os.utime(changed, ns=(1, 1))
@@ -149,11 +151,16 @@ def test_new_changed_and_deleted_images_cost_the_new_and_the_changed_ones(world,
     store, up_to_date = FeatureStore.of_plan(make_plan(job := load_job(world / "job.yaml")), job)
     assert not up_to_date
     assert store.search("a red breast", k=1), "answered from the last run"
-    said = status(world)
+    marks = json.loads((world / "marks.json").read_text())
+    (world / "marks.json").write_text(json.dumps(marks | {"red robin": ["a very red breast"]}))
+    said, count = status(world), len(images(world))
     assert of_images(said) == {"2 new images; 1 changed image"}
+    assert said["describe/descriptors.marks"] == "descriptors of 1 class changed: red robin"
     assert computed(world) == expected(
+        describe={"descriptors.marks": 1},
         encode_images=each(ENCODED, 3),
-        score=each(METHODS, 3, "methods."),
+        encode_text={"texts": 1},
+        score=each(METHODS, count, "methods.") | {"methods.clip": 3},
         evaluate=evaluated(METHODS),
     )
     now = boxes(world)
@@ -163,20 +170,6 @@ def test_new_changed_and_deleted_images_cost_the_new_and_the_changed_ones(world,
     assert {hit["image"] for hit in hits} == set(now)
     assert collect_results(make_plan(job), "job")[0]["images"] == 13
     assert run(world) == NOTHING
-
-
-def test_a_changed_descriptor_encodes_that_text_alone_and_scores_what_reads_it(world):
-    count = len(images(world))
-    marks = json.loads((world / "marks.json").read_text())
-    (world / "marks.json").write_text(json.dumps(marks | {"red robin": ["a very red breast"]}))
-    assert status(world)["describe/descriptors.marks"] == "descriptors of 1 class changed: red robin"
-    readers = [name for name in METHODS if name != "clip"]
-    assert computed(world) == expected(
-        describe={"descriptors.marks": 1},
-        encode_text={"texts": 1},
-        score=each(readers, count, "methods."),
-        evaluate=evaluated(readers),
-    )
 
 
 def test_a_new_class_costs_its_own_images_and_texts_and_new_predictions_for_all(world, write_photos):

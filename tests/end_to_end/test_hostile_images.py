@@ -81,7 +81,7 @@ def folder(ray, tmp_path, tiny_model, write_job) -> Path:
         views={"random": {"kind": "random", "crops": 2}},
         methods=["clip"],
         max_rejects=1.0,
-        resources={"encode": {"batch": 5}},
+        resources={"encode": {"batch": 5, "actors": 1}},
     )
     return tmp_path
 

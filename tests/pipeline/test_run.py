@@ -132,6 +132,11 @@ def test_the_record_says_where_the_time_of_encoding_went(finished_job):
     assert phases["score"] == {}
 
 
+def test_a_handful_of_images_is_scored_by_one_actor_in_one_batch(finished_job):
+    shards = [files.list_files(t.keeper.folder, ".arrow") for t in make_plan(load_job(finished_job)).of("score").tables]
+    assert [len(paths) for paths in shards] == [1] * 5
+
+
 class Told(LogWatcher):
     """A quiet watcher that remembers what was announced, and does something then."""
 

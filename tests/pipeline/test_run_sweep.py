@@ -49,6 +49,7 @@ def swept(ray, tmp_path_factory, write_photos, tiny_model, write_job) -> tuple[P
         views={"random": {"kind": "random"}},
         methods=["clip", "crops_mean"],
         sweep={"views.random.crops": [2, 3]},
+        resources={"encode": {"actors": 1}},
     )
     return job, run(job)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,16 +67,6 @@ def test_the_planned_weights_are_those_of_the_tables_fingerprints():
     view = GuidedView(guide="eyes", crops=2)
     tables = [table(None), table((view, 0), **{"guides.weights": "dino's hash"}), table((view, 1))]
     assert planned_weights(tables) == PlannedWeights("clip's hash", {"eyes": "dino's hash"})
-
-
-def test_a_batch_that_comes_before_the_models_are_loaded_waits_for_them(actor):
-    answers, loading = [], actor(GuidedView(guide="random", crops=2))
-    early = threading.Thread(target=lambda: answers.append(loading.encode([])))
-    early.start()
-    assert answers == []
-    loading.setup()
-    early.join(timeout=60)
-    assert answers == [(0, [], {"decode": 0}, [])]
 
 
 def test_a_layer_that_the_model_does_not_have_is_told_before_any_image_is_encoded(actor):

@@ -72,11 +72,13 @@ def projected(path) -> tuple[Projection, dict[str, int]]:
     encode_all(make_plan(job))
     plan = make_plan(job)
     (table,) = plan.of("project").tables
-    changed: list[int] = []
-    stale = [key.rsplit("@", 1)[0] for key in table.missing.to_pylist()]
-    plan.of("project").stage.compute([table], plan.inputs, run(changed))
+    changed: dict[str, int] = {}
+    for key in table.missing.to_pylist():
+        told: list[int] = []
+        plan.of("project").stage.compute([replace(table, wanted=[key])], plan.inputs, run(told))
+        changed[key.rsplit("@", 1)[0]] = sum(told)
     assert make_plan(job).of("project").done
-    return Projection(table.keeper.uri), dict(zip(stale, changed, strict=True))
+    return Projection(table.keeper.uri), changed
 
 
 def column(database: Projection, table: str, name: str) -> list:

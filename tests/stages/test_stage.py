@@ -42,6 +42,9 @@ def test_wanted_less_rejected_less_present_is_missing(tmp_path):
 )
 def test_every_wanted_row_is_present_missing_or_rejected_and_counted_once(wanted, present, rejected):
     class Kept:
+        def keys(self):
+            return pa.chunked_array([sorted(present)], pa.string())
+
         def missing(self, keys):
             return without(keys, present | rejected)
 

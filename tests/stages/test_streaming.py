@@ -286,12 +286,43 @@ def test_a_ray_that_died_on_this_machine_ends_the_stream_instead_of_being_waited
         list(stream(dying, batches_of(ROWS, 1), start_actor, plainly, Staff(1)))
 
 
-class Crumbling(Dying):
-    """A Ray that loses the node of every actor before it has loaded anything."""
+class Prompt(Dying):
+    """A Ray that answers all calls at once."""
 
     def __init__(self, exceptions):
         super().__init__()
         self.exceptions = exceptions
+
+    def wait(self, references, **how) -> tuple[list, list]:
+        return references, []
+
+    def get(self, reference) -> object:
+        return reference
+
+
+def test_few_batches_are_shared_by_the_actors_that_are_ready():
+    from ray import exceptions
+
+    method = SimpleNamespace(remote=lambda *given: object())
+    taken = []
+
+    def submit(actor, batch: Batch) -> object:
+        taken.append(actor)
+        return object()
+
+    found = stream(
+        Prompt(exceptions),
+        batches_of(ROWS[:2], 1),
+        lambda: SimpleNamespace(setup=method, __ray_call__=method),
+        submit,
+        Staff(2),
+    )
+    assert len(list(found)) == 2
+    assert taken[0] is not taken[1]
+
+
+class Crumbling(Prompt):
+    """A Ray that loses the node of every actor before it has loaded anything."""
 
     def wait(self, references, **how) -> tuple[list, list]:
         return references[-1:], references[:-1]

@@ -254,6 +254,7 @@ def test_a_folder_with_many_of_the_images_is_listed_and_tells_the_versions_that_
 ):
     uris = photos(*(f"many/{number:02}.jpg" for number in range(12)), "few/a.jpg")
     (tmp_path / "a.csv").write_text("uri,label\n" + "".join(f"{uri},wren\n" for uri in [*uris, f"{uris[0]}.gone"]))
+    monkeypatch.setattr(object_versions, "WORTH_LISTING", 100)
     one_by_one = read(tmp_path / "a.csv")[0]["version"].to_pylist()
     object_versions._known.clear()
     object_versions._asked_about.clear()
