@@ -46,7 +46,7 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], by_model: bool) -> list[str]:
-    before = {**old.get("told", {}), **old["settings"]}
+    before = {**old.get("told", new.get("told", {})), **old["settings"]}  # none in tables of older code
     after = {**new.get("told", {}), **new["settings"]}
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     if not by_model:  # a copy of the same model elsewhere

@@ -153,7 +153,7 @@ class _StageRun:
 def _runs_of(name: str, record: Mapping[str, Any]) -> Iterable[_StageRun]:
     """The stage in this run, if it computed anything."""
     for stage in record["stages"]:
-        if stage["stage"] == name and stage["computed"] > 0 and stage["work"] > 0:
+        if stage["stage"] == name and stage["computed"] > 0 and stage.get("work", 0) > 0:
             busy = sum(stage["phases"].values())
             told = record["started"], record["settings"], record["hardware"]
             yield _StageRun(stage["work"], stage["seconds"], busy, *told)
