@@ -160,7 +160,8 @@ class EncodeImages(Stage):
             )  # so that workers to decode start beside the actors, not after them
         seen = [os.path.join(table.keeper.folder, "table.json") for table in tables] + ([images] if images else [])
         batches = batches_of(rows, batch)
-        for done in stream(ray, batches, start_actor, submit, staff, in_flight=2 * at_once, seen=seen):
+        in_hand = 1 if staff.most <= pool.actors else 2 * at_once  # the first that is ready must not take them all
+        for done in stream(ray, batches, start_actor, submit, staff, in_flight=in_hand, seen=seen):
             if done.killer is not None:
                 _reject(tables, [done.killer | {"reason": done.reason}], run.id)
                 computed, refused = 0, [done.killer["key"]]
