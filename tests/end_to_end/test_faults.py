@@ -148,7 +148,8 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     """Run a job under so many kills at moments drawn by `seed`; returns how many hit it before it was done."""
     rng = random.Random(seed)
     job, hits = Disturbed(folder, nodes), 0
-    moments = sorted(rng.sample(range(1, round(0.95 * shards)), kills))
+    # Two at a time: what strikes while a job recovers is the harder case, and every recovery costs many seconds.
+    moments = sorted(2 * rng.sample(range(1, round(0.95 * shards)), -(-kills // 2)))[:kills]
     # Most are actors, which die most often in life, too; every job loses its driver twice and a node.
     victims = ["driver", "driver", "node", *rng.choices(["actor", "node"], [5, 1], k=kills - 3)]
     rng.shuffle(victims)
