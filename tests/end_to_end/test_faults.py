@@ -164,6 +164,7 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kills_at_random_moments_leave_the_state_of_an_undisturbed_run(undisturbed, nodes, slow_world, tmp_path):
     reference, shards = undisturbed
