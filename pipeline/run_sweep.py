@@ -63,7 +63,8 @@ def run_variants(
                 f"--force {selection.force}: which tables that drops is not known before the stages it reads are "
                 "computed. Run without --force first"
             )
-        _drop(plans, selection, watcher)
+        if selection.force is not None or selection.retry_rejects:
+            _drop(plans, selection, watcher)
         selection = replace(selection, force=None, retry_rejects=False)
     cluster = HeldCluster(address, variants[0].job.resources.wait_minutes)
     results = []

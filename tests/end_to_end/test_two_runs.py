@@ -58,7 +58,9 @@ def test_a_second_run_is_refused_or_waits_and_a_job_that_shares_no_missing_table
     assert process.returncode == 0, said
     assert (described.computed, beside.living) == (len(SPECIES), [2])
     assert waiting.texts[0].startswith("waiting: ")
-    assert {result.computed for result in waited} == {0}, "the other run has computed it all"
+    computed = {result.stage: result.computed for result in waited}
+    computed.pop("project")  # whichever comes first once the last prediction is evaluated
+    assert set(computed.values()) == {0}, "the other run has computed it all"
     for table in make_plan(job).of("encode_images").tables:
         shards = Counter(key for path in Path(table.keeper.folder).glob("*.arrow") for key in keys_of(path))
         assert set(shards.values()) == {1}
