@@ -66,7 +66,7 @@ def test_a_second_run_is_refused_or_waits_and_a_job_that_shares_no_missing_table
         assert set(shards.values()) == {1}
         assert len(shards) == IMAGES
     assert len(stored_predictions(make_plan(job), (), top_k=1)) == 5 * IMAGES
-    assert [record["ending"] for record in read_records(job.store)] == ["done", "done"]
+    assert {record["ending"] for record in read_records(job.store)} == {"done"}
 
 
 def keys_of(shard: Path) -> list[str]:
