@@ -38,6 +38,7 @@ class Listening(Silent):
         self.living.append(len(living_runs(self.store)))
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_or_waits_and_a_job_that_shares_no_missing_table_runs_beside(world: Path):
     job = load_job(world / "job.yaml")
     marks = json.loads((world / "descriptors.json").read_text())
