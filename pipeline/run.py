@@ -131,6 +131,7 @@ class _JobRun:
         self.reached_ray = False
 
     def compute(self, chosen: Sequence[str]) -> list[StageResult]:
+        """Compute these stages in order, and note how it ended, whatever that was; raises what a stage raises."""
         ending = "interrupted"
         with ExitStack() as at_the_end:  # the last first, each also where another fails
             at_the_end.callback(self.claims.release)

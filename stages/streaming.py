@@ -59,6 +59,7 @@ class _Stream:
         self.lost: set[str | None] = set()
 
     def run(self) -> Iterator[Done]:
+        """Yield what becomes of every batch; all actors are stopped at the end, however it comes."""
         try:
             while self.pool.flying or not self.queue.empty:
                 self._measure()
