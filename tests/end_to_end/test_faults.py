@@ -148,8 +148,8 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     """Run a job under so many kills at moments drawn by `seed`; returns how many hit it before it was done."""
     rng = random.Random(seed)
     job, hits = Disturbed(folder, nodes), 0
-    # Two at a time: what strikes while a job recovers is the harder case, and every recovery costs many seconds.
-    moments = sorted(2 * rng.sample(range(1, round(0.95 * shards)), -(-kills // 2)))[:kills]
+    # Three at a time: what strikes while a job recovers is the harder case, and every recovery costs many seconds.
+    moments = sorted(3 * rng.sample(range(1, round(0.95 * shards)), -(-kills // 3)))[:kills]
     # Most are actors, which die most often in life, too; every job loses its driver twice and a node.
     victims = ["driver", "driver", "node", *rng.choices(["actor", "node"], [5, 1], k=kills - 3)]
     rng.shuffle(victims)
@@ -164,7 +164,6 @@ def disturb(folder: Path, nodes: Nodes, seed: int, kills: int, shards: int) -> i
     return hits
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kills_at_random_moments_leave_the_state_of_an_undisturbed_run(undisturbed, nodes, slow_world, tmp_path):
     reference, shards = undisturbed
