@@ -119,6 +119,10 @@ class Dnd(CropMethod, DescriptorMethod):
         described = super().prompts(class_name, descriptors, form)
         return [phrase(self.label_template, class_name), *described] if self.reads_label else described
 
+    def descriptions(self, prompts: Sequence[str]) -> list[str]:
+        """Of a class's `prompts` those that describe it."""
+        return list(prompts[1:] if self.reads_label else prompts)
+
     def prepare(self, texts: Texts) -> PreparedTexts:
         """Labels and descriptions apart, and the descriptions' weights."""
         if not self.reads_label:

@@ -108,6 +108,16 @@ class Method(BaseModel):
         """The seed of the method's own random draws, where it has any and this is one variant of them."""
         return None
 
+    @property
+    def shot(self) -> int | None:
+        """Labelled images a class that the method reads, where it reads any and this is one variant of it."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """What tells the method from others in comparisons: its row's name, with the number of shots."""
+        return self.row_name if self.shot is None else f"{self.row_name} ({self.shot})"
+
     def variants(self) -> tuple[Method, ...]:
         """The methods to run in its place: one for each of its own random draws, or itself where it has none."""
         return (self,)
