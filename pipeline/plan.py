@@ -25,6 +25,7 @@ from stages.stage import Inputs, NotKnownYet, Stage, Table
 from stages.test_time import AtTestTime
 from stages.tune import Tune
 
+
 @dataclass(frozen=True)
 class StagePlan:
     """A stage and its tables, or why they are not known yet."""

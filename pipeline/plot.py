@@ -1,8 +1,8 @@
 """One figure of results: accuracy with its interval, and milliseconds an image.
 
-One sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Numbers of shots
-become lines beside the zero-shot methods' level ones. Everything else (variants with names, several jobs, one job) becomes
-dots: a row a method, a colour a job, time beside accuracy.
+One sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Numbers of
+shots become lines beside the level ones of methods without. Everything else (variants with names, several jobs, one
+job) becomes dots: a row a method, a colour a job, time beside accuracy.
 """
 
 from __future__ import annotations
@@ -214,7 +214,8 @@ def spread_apart(places: Sequence[float], gap: float) -> list[float]:
 def _draw_shots(figure: Figure, rows: Sequence[Row]) -> None:
     """Accuracy by shots, a line a few-shot method with a band of one standard deviation; the best others, level."""
     few_shot = [row for row in rows if row["shots"] is not None]
-    others = sorted((row for row in rows if row["shots"] is None), key=lambda row: -row["accuracy"])[:OTHERS_BESIDE_SHOTS]
+    zero_shot = [row for row in rows if row["shots"] is None]
+    others = sorted(zero_shot, key=lambda row: -row["accuracy"])[:OTHERS_BESIDE_SHOTS]
     figure.set_size_inches(7.2, 5.0)
     axes = figure.subplots()
     names = list(dict.fromkeys(row["name"] for row in [*few_shot, *others]))

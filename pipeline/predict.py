@@ -27,7 +27,7 @@ class NotComputed(RuntimeError):
 
 
 def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """A row an image, method and draw: image, method, seed, shots, draw, class, probability, margin, and the `top_k` best.
+    """A row an image and variant: image, method, seed, shots, draw, class, probability, margin, and the `top_k` best.
 
     `seed` is that of the crops, `shots` the number of labelled images a class of a few-shot method, `draw` the seed of
     the method's own draws, where it has several. Probabilities are over all

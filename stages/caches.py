@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-
 from stages.build_caches import shot_keys
 from stages.methods.few_shot import Cache
 from stages.readings import Reading
@@ -21,7 +20,6 @@ IMAGES_AT_ONCE = 200
 def load_cache(reading: Reading) -> Cache:
     """Keys, learned ones where the method trains them, with the alpha and beta that `tune` chose."""
     import torch
-
 
     from storage.schemas import to_numpy
     from storage.shards import ShardTable

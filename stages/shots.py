@@ -55,10 +55,8 @@ def _all_shots(manifest: pa.Table, seed: int) -> pa.Table:
     codes = images["class"].combine_chunks().dictionary_encode()
     owners = codes.indices.to_numpy(zero_copy_only=False)
     salt = f"shots {seed} ".encode()
-    draws = np.array(
-        [int.from_bytes(hashlib.blake2b(salt + one.encode(), digest_size=8).digest(), "big") for one in images["id"].to_pylist()],
-        np.uint64,
-    )
+    hashes = (hashlib.blake2b(salt + one.encode(), digest_size=8).digest() for one in images["id"].to_pylist())
+    draws = np.frombuffer(b"".join(hashes), ">u8")
     order = np.lexsort((draws, owners)) if len(draws) else np.zeros(0, np.int64)
     owners = owners[order]
     first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, np.int64)
@@ -67,4 +65,3 @@ def _all_shots(manifest: pa.Table, seed: int) -> pa.Table:
     drawn = images.take(pa.array(order)).append_column("shot", pa.array(shot, pa.int32()))
     _DRAWN[:] = [(manifest, seed, drawn), *_DRAWN[: _KEPT - 1]]
     return drawn
-

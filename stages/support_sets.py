@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ from stages.build_caches import cache_ingredients
 from stages.methods.few_shot import FewShotMethod
 from stages.readings import Reading, Sources, SourcesOfMethods, Support, reading_of
 from stages.shots import draw_shots
-from stages.stage import Ingredients, Inputs, NotKnownYet, Table, without
+from stages.stage import Inputs, without
 from storage.column_digest import digest_columns
 from storage.fingerprint import digest
 

@@ -93,7 +93,7 @@ def stream_order(method: StreamMethod, ids: Sequence[str]) -> list[int]:
 
 
 def _replay_and_append(reading: Reading, stream: pa.Table, settings: ScoreSettings, run: str) -> None:
-    """Predict a whole stream, then append all of it: rows that a run before this one left are written the same again."""
+    """Predict a whole stream, then append all of it; shards that a run before left are the same and stay."""
     from stages.predictions import rows_of_logits, with_seconds
     from storage.shards import ShardTable
 

@@ -20,7 +20,16 @@ from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.support_sets import SupportSets
 from storage.column_digest import digest_columns
 
-IMAGES_AT_ONCE = 256
+_FITTED = (
+    ("key", pa.string()),
+    ("alpha", pa.float64()),
+    ("beta", pa.float64()),
+    ("accuracy", pa.float64()),
+    ("hits", pa.list_(pa.int32())),
+    ("images", pa.int64()),
+    ("shots", pa.int64()),
+    ("epochs", pa.list_(pa.struct({"loss": pa.float64(), "accuracy": pa.float64()}))),
+)
 
 
 class Fit(NamedTuple):
@@ -43,7 +52,7 @@ class Tune(Stage):
         self.seeds = seeds
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """Named as the tables of score that read them. ValueError where a split that is needed has no labelled image."""
+        """Named as the tables of score that read them. ValueError where a needed split has no labelled image."""
         if not any(isinstance(method, FewShotMethod) for method in self.methods):
             return []
         of = SourcesOfMethods(inputs, self.seeds)
@@ -96,30 +105,29 @@ def _fit_and_append(fit: Fit, run: str) -> None:
 def fit_variant(fit: Fit) -> pa.Table:
     """One row: key, alpha, beta, accuracy and images of validation, epochs, learned keys.
 
-    `accuracy` is a fraction, null without validation images, as `hits` [200 x 20] are, the right answers of each beta and
-    alpha. `epochs` has the loss and the accuracy of every epoch, `keys` the learned vectors; both empty where none are.
+    `accuracy` is a fraction, null without validation images, as `hits` [200 x 20] are, the right answers of each beta
+    and alpha. `epochs` has loss and accuracy of every epoch, `keys` the learned vectors; both empty where none are.
     """
     from stages.caches import load_keys
-    from stages.fitting import learn_keys, search_settings
+    from stages.fitting import search_settings
     from stages.predictions import load_texts
 
     reading, method = fit.reading, fit.reading.method
     texts = load_texts(reading.prompts, reading.texts)
-    prepared, keys, epochs, learned = method.prepare(texts), load_keys(reading), [], []
+    prepared, keys, epochs = method.prepare(texts), load_keys(reading), []
     if method.trained:
+        from stages.fitting import learn_keys
+
         keys, epochs = learn_keys(fit, prepared, keys)
-        learned = list(keys.vectors.numpy())
     found: dict[str, Any] = {"alpha": method.alpha, "beta": method.beta, "accuracy": None, "hits": None}
     if fit.validation is not None:
         found = search_settings(fit, prepared, keys)
-    row = {"key": ["all"]} | {name: [value] for name, value in found.items()}
-    images = 0 if fit.validation is None else len(fit.validation)
     dimension = keys.vectors.shape[1]
-    row |= {"images": [images], "shots": [len(reading.support.shots)], "epochs": [epochs], "keys": [learned]}
-    schema = pa.schema(
-        [("key", pa.string()), ("alpha", pa.float64()), ("beta", pa.float64()), ("accuracy", pa.float64())]
-        + [("hits", pa.list_(pa.int32())), ("images", pa.int64()), ("shots", pa.int64())]
-        + [("epochs", pa.list_(pa.struct({"loss": pa.float64(), "accuracy": pa.float64()})))]
-        + [("keys", pa.list_(pa.list_(pa.float32(), dimension)))]
-    )
-    return pa.table(row, schema=schema)
+    schema = pa.schema([*_FITTED, ("keys", pa.list_(pa.list_(pa.float32(), dimension)))])
+    images = 0 if fit.validation is None else len(fit.validation)
+    row = {"key": "all", **found, "images": images, "shots": len(reading.support.shots), "epochs": epochs}
+    columns = {name: pa.array([value], schema.field(name).type) for name, value in row.items()}
+    flat = pa.array(keys.vectors.flatten().numpy() if method.trained else [], pa.float32())
+    vectors = pa.FixedSizeListArray.from_arrays(flat, dimension)
+    columns["keys"] = pa.ListArray.from_arrays(pa.array([0, len(vectors)], pa.int32()), vectors)
+    return pa.table(columns, schema=schema)

@@ -95,7 +95,10 @@ def _check(logits: Tensor, order: Tensor, entropies: Tensor | None, probabilitie
     count = len(logits)
     if order.shape != (count,) or not torch.equal(order.sort().values.cpu(), torch.arange(count)):
         raise ValueError(f"order {list(order.shape)} is no permutation of the {count} samples; each comes exactly once")
-    for name, given, shape in (("entropies", entropies, logits.shape[:1]), ("probabilities", probabilities, logits.shape)):
+    for name, given, shape in (
+        ("entropies", entropies, logits.shape[:1]),
+        ("probabilities", probabilities, logits.shape),
+    ):
         if given is not None and given.shape != shape:
             raise ValueError(f"{name} are {list(given.shape)}; logits {list(logits.shape)} need {list(shape)}")
 

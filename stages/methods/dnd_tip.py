@@ -11,8 +11,6 @@ from .few_shot import FewShotMethod
 from .method import Features, Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.matching.cache import Affinities, Keys
 
 

@@ -34,7 +34,7 @@ PRESETS: dict[str, tuple[float, float]] = {
     "sun397": (2.0, 3.0),
     "ucf101": (3.0, 8.0),
 }
-"""alpha and beta of the positive cache that TDA's authors use for each data set: chosen on the benchmarks themselves."""
+"""alpha and beta of the positive cache as TDA's authors set them: chosen on the benchmarks themselves."""
 Preset = Literal[
     "fixed", "imagenet", "imagenet_a", "imagenet_r", "imagenet_v2", "imagenet_sketch", "caltech101", "cars", "dtd",
     "eurosat", "fgvc", "flowers", "food101", "pets", "sun397", "ucf101",
@@ -53,7 +53,7 @@ class StreamMethod(DrawnMethod):
     order: Literal["shuffled", "listed"] = Field(
         default="shuffled", description="shuffled by a hash of seed and image id, or in the order of the ids"
     )
-    preset: Preset = Field(default="fixed", exclude=True, description="alpha and beta of a data set's authors, or fixed")
+    preset: Preset = Field(default="fixed", exclude=True, description="alpha and beta as for a benchmark, or fixed")
     alpha: float = Field(default=2.0, ge=0, le=1e4, description="weight of the positive cache's votes")
     beta: float = Field(default=5.0, gt=0, le=1e4, description="sharpness of a vote of the positive cache")
     capacity: int = Field(default=3, ge=0, le=1000, description="images a class in the positive cache; 0: none of it")
@@ -69,7 +69,7 @@ class StreamMethod(DrawnMethod):
     min_probability: float = Field(
         default=0.03, ge=0, le=1, description="a negative vote counts against classes above this probability"
     )
-    exclude_self: bool = Field(default=False, description="whether an image that was just cached does not vote for itself")
+    exclude_self: bool = Field(default=False, description="whether a newly cached image does not vote for itself")
 
     base: ClassVar[type[Method]]
     """the zero-shot method whose logits the stream adapts"""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from .bases import TemplateSet
+from .bases import EnsembleMethod, TemplateSet
 from .clip_e import ClipE
 from .method import Features, Method
 from .stream import StreamMethod
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stages.matching.stream import Selected
 
 
-class Tda(StreamMethod, ClipE):
+class Tda(StreamMethod, EnsembleMethod):
     """logit scale x x.T_c + the positive cache's votes - the negative one's; no label is read and nothing trained.
 
     x is the whole image. With `augmix` it is the mean of the surest tenth of 64 versions, which is the authors' form
@@ -26,12 +26,9 @@ class Tda(StreamMethod, ClipE):
     """
 
     name: Literal["tda"] = "tda"
-    templates: TemplateSet = Field(
-        default="imagenet_7",
-        description="a set that ships (prompts/templates.yaml), or a file with a template a line or a list of them",
-    )
+    templates: TemplateSet = Field(default="imagenet_7", description="a set that ships, or a file of templates")
     augmix: bool = Field(default=False, description="whether an image is read as AugMix versions of a view set")
-    views: str | None = Field(default=None, description="name of that view set; default: the job's only one of its kind")
+    views: str | None = Field(default=None, description="name of that view set; default: the only one of its kind")
 
     source: ClassVar[str] = "Karmanov et al. 2024, TDA (arXiv 2403.18293); algorithms.md 10"
     version: ClassVar[int] = 1

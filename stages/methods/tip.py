@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from .bases import TemplateSet
+from .bases import EnsembleMethod, TemplateSet
 from .clip_e import ClipE
 from .few_shot import FewShotMethod
 from .method import Features, Method
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stages.matching.cache import Affinities, Keys
 
 
-class Tip(FewShotMethod, ClipE):
+class Tip(FewShotMethod, EnsembleMethod):
     """logit scale x x.T_c + alpha x sum over the shots k of class c of exp(-beta (1 - x.k)).
 
     A key k is the mean of a shot's augmented versions, each with its own norm, rescaled to length one. Prompts as in
@@ -25,10 +25,7 @@ class Tip(FewShotMethod, ClipE):
     """
 
     name: Literal["tip"] = "tip"
-    templates: TemplateSet = Field(
-        default="imagenet_7",
-        description="a set that ships (prompts/templates.yaml), or a file with a template a line or a list of them",
-    )
+    templates: TemplateSet = Field(default="imagenet_7", description="a set that ships, or a file of templates")
     augmented: bool = Field(
         default=True, description="whether a key is the mean of augmented versions of its shot, or the whole image"
     )

@@ -111,9 +111,7 @@ def decided(logits, **changes):
     return decide(logits, torch.arange(len(logits)), StreamSettings(**changes)).caches
 
 
-@pytest.mark.parametrize(
-    ("probabilities", "enters"), [((0.4, 0.3, 0.2, 0.1), False), ((0.9, 0.05, 0.03, 0.02), True)]
-)
+@pytest.mark.parametrize(("probabilities", "enters"), [((0.4, 0.3, 0.2, 0.1), False), ((0.9, 0.05, 0.03, 0.02), True)])
 def test_the_worked_example_of_the_entropy_window_and_the_strict_mask(probabilities, enters):
     # The given probability of .03 is exact where that of the logits might be rounded upwards.
     logits = torch.tensor([probabilities]).log()
