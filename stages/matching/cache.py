@@ -121,10 +121,20 @@ def _weights(keys: Keys, mask: Tensor) -> Tensor:
 def chosen_products(crops: Tensor, chosen: Tensor, vectors: Tensor, groups: Tensor) -> Tensor:
     """crops[b, chosen[b, groups[s]]] . vectors[s] for all b and s.
 
-    `crops` [B, M, d], `chosen` int64 [B, G], `vectors` [S, d], `groups` int64 [S] below G -> [B, S]. A group's vectors
-    share one product of matrices. Groups of like size go together, so little is padded.
+    `crops` [B, M, d], `chosen` int64 [B, G], `vectors` [S, d], `groups` int64 [S] below G -> [B, S]. Gradients flow to
+    the vectors alone.
     """
     crops, vectors = at_least_float32(crops), at_least_float32(vectors)
+    if crops.device.type == "cpu" and crops.dtype == vectors.dtype == torch.float32:
+        from .compiled_products import CompiledProducts
+
+        return CompiledProducts.apply(crops, chosen, vectors, groups)
+    return _torch_products(crops.detach(), chosen, vectors, groups)
+
+
+def _torch_products(crops: Tensor, chosen: Tensor, vectors: Tensor, groups: Tensor) -> Tensor:
+    """The same in torch, for other devices and precisions: a group's vectors share one product of matrices, and groups
+    of like size go together, so little is padded."""
     batch, _, dim = crops.shape
     counts = torch.bincount(groups, minlength=chosen.shape[1])
     grouped = torch.argsort(groups, stable=True)

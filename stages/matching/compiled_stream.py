@@ -9,11 +9,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from .exponential import exp
 from .kernel import kernel
 from .lanes import WIDTH, above, load, spread, store
 
 _F = numba.float32
 _I = numba.int64
+_HIGHEST = 88.0
 
 
 @kernel(_F[::1], _I[::1], numba.boolean[::1], _F[:, ::1], _I[:, ::1], _I[::1], _I[::1])
@@ -46,21 +48,30 @@ def assign_slots(entropies, predicted, candidates, held, slots, counts, taken):
         held[c, place], slots[c, place], taken[t] = entropy, slot, slot
 
 
-@kernel(_F[:, ::1], _I[::1], _I[::1], _I[::1], _I[::1], _I[::1], _F, _F[:, ::1])
-def add_votes(responses, first_rows, end_rows, starts, stops, classes, alpha, votes):
-    """Add alpha x responses to the classes that each item speaks for, at the rows for which it is in its place.
+@kernel(
+    _F[:, ::1], _F[:, ::1], _I[::1], _I[::1], _I[::1], _I[::1], _I[::1], _F, _F, numba.int64, _F[:, ::1]
+)
+def add_votes(affinities, weights, first_rows, end_rows, starts, stops, classes, alpha, beta, row, votes):
+    """Add alpha x sum_n weight_n exp(-beta (1 - affinity_n)) of each item to the classes that it speaks for, at the
+    samples for which it is in its place.
 
-    `responses` [I, W] and `votes` [C, W] have a sample a column, in the stream's order, W a multiple of sixteen. Item i
-    is there from sample `first_rows[i]` until before `end_rows[i]`, and speaks for classes[starts[i]:stops[i]].
+    `affinities` [I x N, W] and `votes` [C, W] have a sample a column, from number `row` of the block on; W is a multiple
+    of sixteen. An item has N of them, with `weights` [I, N]. It is there from the block's sample `first_rows[i]` until
+    before `end_rows[i]`, and speaks for classes[starts[i]:stops[i]].
     """
-    width = responses.shape[1]
+    width, parts = affinities.shape[1], weights.shape[1]
     along = np.arange(WIDTH).astype(np.float32)
+    zero, factor, highest = spread(0.0), spread(beta), spread(_HIGHEST)
     for first in range(0, width, WIDTH):
-        rows, zero, factor = load(along, 0) + spread(first), spread(0.0), spread(alpha)
-        for i in range(len(responses)):
-            if first_rows[i] >= first + WIDTH or end_rows[i] <= first:
+        rows = load(along, 0) + spread(row + first)
+        for i in range(len(weights)):
+            if first_rows[i] >= row + first + WIDTH or end_rows[i] <= row + first:
                 continue
-            vote = factor * load(responses, i * width + first)
+            vote = zero
+            for n in range(parts):
+                power = load(affinities, (i * parts + n) * width + first) * factor - factor
+                power = above(power, highest, highest, power)
+                vote = vote + spread(alpha * weights[i, n]) * exp(power)
             vote = above(rows, spread(first_rows[i] - 0.5), vote, zero)
             vote = above(spread(end_rows[i] - 0.5), rows, vote, zero)
             for k in range(starts[i], stops[i]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,10 +13,14 @@ from torch import Tensor
 
 from .lanes import WIDTH
 from .precision import at_least_float32
-from .stream_caches import Decisions, Replay, StreamSettings, decide, entropy
+from .stream_caches import Columns, Decisions, Replay, StreamSettings, decide, entropy
+from .threads import share
 
 BLOCK = 512
 """Samples that are read together; results do not depend on it beyond rounding."""
+
+# Samples of a task, and vectors of a product: half a megabyte of affinities, which stays in a core's second cache.
+_ROWS, _TILE = 128, 1024
 
 
 def run_stream(
@@ -67,50 +72,93 @@ def iter_stream(
     yield from replay(_Features(features), decisions, logits, order, settings, block)
 
 
-class Block(Protocol):
-    """Some samples of a stream."""
-
-    def items(self, rows: np.ndarray, predicted: np.ndarray) -> Tensor:
-        """What a cache keeps of these samples, which are predicted to be of these classes: [E, ...]."""
-
-    def respond(self, vectors: Tensor, predicted: np.ndarray, beta: float, out: Tensor) -> None:
-        """Write exp(-beta (1 - affinity)) of items [I, ...] of these classes to all samples into `out` [I, W], W the
-        samples' number rounded up to sixteen."""
-
-
 class Reader(Protocol):
-    """Where samples come from, and how they are compared."""
+    """Where samples come from, and how they are compared with what a cache keeps of others: N vectors an item."""
 
     @property
     def item(self) -> tuple[int, ...]:
-        """The shape of what a cache keeps of a sample."""
+        """The shape of an item, [N, d]."""
 
-    def read(self, samples: Tensor, predicted: np.ndarray) -> Block:
-        """These samples, which may be compared with items of these classes."""
+    def weights(self, predicted: np.ndarray) -> np.ndarray:
+        """What each of the vectors of items of these classes counts, float32 [I, N]."""
+
+    def read(self, samples: Tensor) -> Tensor:
+        """These samples, float32 [b, ...]."""
+
+    def items(self, read: Tensor, predicted: np.ndarray) -> Tensor:
+        """What a cache keeps of samples that are predicted to be of these classes, [b, N, d]."""
+
+    def queries(self, read: Tensor, predicted: np.ndarray) -> Queries:
+        """The samples as they ask items of these classes."""
+
+
+class Queries(Protocol):
+    def affinities(self, vectors: Tensor, predicted: np.ndarray, out: Tensor) -> None:
+        """Write the cosines to items' `vectors` [I, N, d] of these classes into `out` [I x N, W], W the number of
+        samples rounded up to sixteen; what stands in the columns beyond them counts for nothing."""
 
 
 def replay(
     reader: Reader, decisions: Decisions, logits: Tensor, order: Tensor, settings: StreamSettings, block: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The adapted logits of a stream whose caches are decided, as `iter_stream` gives them."""
-    caches = [(held, Replay(held, reader.item, settings.exclude_self)) for held in decisions.caches]
+    caches = [Replay(held, reader.item, settings.exclude_self) for held in decisions.caches]
     for start in range(0, len(order), block):
         samples = order[start : start + block]
-        with torch.inference_mode():
-            votes = torch.zeros(logits.shape[1], len(samples) + -len(samples) % WIDTH)
-            columns = [cache.columns(start, start + len(samples)) for _, cache in caches]
-            met = [decisions.predicted[found.steps] for found in columns]
-            part = reader.read(samples, np.concatenate([np.zeros(0, np.int64), *met]))
-            for (held, cache), found, classes in zip(caches, columns, met, strict=True):
-                known = len(cache.vectors)
-                entered = part.items(found.entering, classes[known:])
-                responses = torch.empty(len(classes), votes.shape[1])
-                part.respond(cache.vectors, classes[:known], held.beta, responses[:known])
-                part.respond(entered, classes[known:], held.beta, responses[known:])
-                cache.vote(found, responses, votes)
-                cache.keep(found, entered)
-            votes = votes[:, : len(samples)].T
-        yield samples, logits[samples].cpu().float() + votes
+        adapted = torch.empty(len(samples), logits.shape[1])
+        read = reader.read(samples)
+        met = []
+        for cache in caches:
+            columns = cache.columns(start, start + len(samples))
+            predicted = decisions.predicted[columns.steps]
+            entered = reader.items(read[columns.entering], predicted[len(cache.vectors) :])
+            met.append(_Met(cache, columns, predicted, entered))
+        share(range(0, len(samples), _ROWS), partial(_voter, reader, met, read, logits, samples, adapted))
+        for of in met:
+            of.cache.keep(of.columns, of.entered.numpy())
+        yield samples, adapted
+
+
+@dataclass(frozen=True)
+class _Met:
+    """What a block of samples meets in one cache: its items' places and classes, and those that enter, [E, N, d]."""
+
+    cache: Replay
+    columns: Columns
+    predicted: np.ndarray
+    entered: Tensor
+
+    def vectors(self) -> Iterator[tuple[slice, Tensor]]:
+        """All items' vectors, some at a time, with the places of the items."""
+        first = 0
+        for vectors in (torch.from_numpy(self.cache.vectors), self.entered):
+            step = max(1, _TILE // max(1, vectors.shape[1]))
+            for some in vectors.split(step) if len(vectors) else ():
+                yield slice(first, first + len(some)), some
+                first += len(some)
+
+
+def _voter(
+    reader: Reader, met: list[_Met], read: Tensor, logits: Tensor, samples: Tensor, adapted: Tensor
+) -> Callable[[int], None]:
+    """What adapts the logits of the samples from a number on, `_ROWS` of them."""
+    affinities = torch.empty(max(_TILE, reader.item[0]) * _ROWS)
+    classes = np.unique(np.concatenate([of.predicted for of in met])) if met else np.zeros(0, np.int64)
+
+    def vote(row: int) -> None:
+        some = slice(row, row + _ROWS)
+        queries = reader.queries(read[some], classes)
+        width = len(read[some]) + -len(read[some]) % WIDTH
+        votes = torch.zeros(logits.shape[1], width)
+        for of in met:
+            for items, vectors in of.vectors():
+                predicted = of.predicted[items]
+                out = affinities[: vectors.shape[0] * vectors.shape[1] * width].view(-1, width)
+                queries.affinities(vectors, predicted, out)
+                of.cache.vote(of.columns, items, out.numpy(), reader.weights(predicted), row, votes.numpy())
+        adapted[some] = logits[samples[some]].cpu().float() + votes[:, : len(read[some])].T
+
+    return vote
 
 
 def gather(parts: Iterator[tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
@@ -123,29 +171,33 @@ def gather(parts: Iterator[tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Features:
-    """A sample is its feature, and so is what is kept of it."""
+    """A sample is its feature, which is also what is kept of it."""
 
     features: Tensor
 
     @property
     def item(self) -> tuple[int, ...]:
-        return self.features.shape[1:]
+        return 1, self.features.shape[1]
 
-    def read(self, samples: Tensor, predicted: np.ndarray) -> _FeatureBlock:
-        rows = self.features[samples].cpu().float()
-        return _FeatureBlock(torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % WIDTH)))
+    def weights(self, predicted: np.ndarray) -> np.ndarray:
+        return np.ones((len(predicted), 1), np.float32)
+
+    def read(self, samples: Tensor) -> Tensor:
+        return self.features[samples].cpu().float()
+
+    def items(self, read: Tensor, predicted: np.ndarray) -> Tensor:
+        return read.unsqueeze(1)
+
+    def queries(self, read: Tensor, predicted: np.ndarray) -> _FeatureQueries:
+        return _FeatureQueries(torch.nn.functional.pad(read, (0, 0, 0, -len(read) % WIDTH)))
 
 
 @dataclass(frozen=True)
-class _FeatureBlock:
+class _FeatureQueries:
     rows: Tensor
 
-    def items(self, rows: np.ndarray, predicted: np.ndarray) -> Tensor:
-        return self.rows[torch.from_numpy(rows)]
-
-    def respond(self, vectors: Tensor, predicted: np.ndarray, beta: float, out: Tensor) -> None:
-        torch.mm(vectors, self.rows.T, out=out)
-        out.sub_(1).mul_(beta).exp_()
+    def affinities(self, vectors: Tensor, predicted: np.ndarray, out: Tensor) -> None:
+        torch.mm(vectors.flatten(0, 1), self.rows.T, out=out)
 
 
 @dataclass(frozen=True)

@@ -170,13 +170,13 @@ class Replay:
         """`item`: the shape of what is kept of a sample."""
         self._held, self._delay = held, int(exclude_self)
         size = int(held.slots.max(initial=-1)) + 1
-        self._vectors = torch.zeros(size, *item)
+        self._vectors = np.zeros((size, *item), np.float32)
         self._steps = np.zeros(size, np.int64)
         self._used = 0
 
     @property
-    def vectors(self) -> Tensor:
-        """What lies in the slots in use, [U, ...]."""
+    def vectors(self) -> np.ndarray:
+        """What lies in the slots in use, float32 [U, ...]."""
         return self._vectors[: self._used]
 
     def columns(self, start: int, stop: int) -> Columns:
@@ -186,26 +186,28 @@ class Replay:
         steps = np.concatenate([self._steps[: self._used], start + entering])
         first_rows = np.concatenate([np.zeros(self._used, np.int64), entering + self._delay])
         end_rows = np.full(len(steps), stop - start)
-        lying = {}
+        lying = {slot: slot for slot in range(self._used)}
         for column, (row, slot) in enumerate(zip(entering, slots[entering].tolist(), strict=True), self._used):
-            before = lying.get(slot, slot)
-            if before < self._used or slot in lying:
-                end_rows[before] = row
+            if slot in lying:
+                end_rows[lying[slot]] = row
             lying[slot] = column
         return Columns(steps, first_rows, end_rows, entering)
 
-    def vote(self, columns: Columns, responses: Tensor, votes: Tensor) -> None:
-        """Add to `votes` [C, W] what the items say: `responses` [I, W] are exp(-beta (1 - affinity))."""
-        held, steps = self._held, columns.steps
-        rows = columns.first_rows, columns.end_rows
-        spoken = (held.starts[steps], held.stops[steps], held.classes)
-        add_votes(responses.numpy(), *rows, *spoken, held.alpha, votes.numpy())
+    def vote(
+        self, columns: Columns, some: slice, affinities: np.ndarray, weights: np.ndarray, row: int, votes: np.ndarray
+    ) -> None:
+        """Add to `votes` [C, W] what some of the items say to the samples from number `row` of the block on, by their
+        `affinities` [I x N, W] and `weights` [I, N]."""
+        held, steps = self._held, columns.steps[some]
+        rows = columns.first_rows[some], columns.end_rows[some]
+        spoken = held.starts[steps], held.stops[steps], held.classes
+        add_votes(affinities, weights, *rows, *spoken, held.alpha, held.beta, row, votes)
 
-    def keep(self, columns: Columns, entered: Tensor) -> None:
+    def keep(self, columns: Columns, entered: np.ndarray) -> None:
         """Put what the block's samples left, `entered` [E, ...], in their slots; the last one into a slot stays."""
-        slots = self._held.slots[columns.steps[self._used :]]
-        last = {slot: number for number, slot in enumerate(slots.tolist())}
-        numbers = list(last.values())
-        self._vectors[list(last)] = entered[numbers]
-        self._steps[list(last)] = columns.steps[self._used :][numbers]
-        self._used = max(self._used, int(slots.max(initial=-1)) + 1)
+        steps = columns.steps[self._used :]
+        last = {slot: number for number, slot in enumerate(self._held.slots[steps].tolist())}
+        slots, numbers = list(last), list(last.values())
+        self._vectors[slots] = entered[numbers]
+        self._steps[slots] = steps[numbers]
+        self._used = max([self._used, *(slot + 1 for slot in slots)])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.matching import cache
+from stages.matching import cache, compiled_products
 from stages.matching.cache import (
     Keys,
     aligned_affinities,
@@ -133,15 +133,30 @@ def test_an_empty_cache_has_no_votes(world):
         assert class_votes(found.values, found.owners, 3, beta=1.0, weights=found.weights).tolist() == [[0.0] * 3] * 3
 
 
-@settings(max_examples=25, deadline=None)
-@given(groups=st.lists(st.integers(0, 5), max_size=12), block=st.sampled_from([1, 40, 10**6]), seed=st.integers(0, 99))
-def test_products_by_groups_are_those_one_by_one(groups, block, seed):
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.lists(st.integers(0, 5), max_size=12),
+    block=st.sampled_from([1, 40, 10**6]),
+    dim=st.sampled_from([5, 16, 37]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 99),
+)
+def test_products_by_groups_and_their_gradients_are_those_one_by_one(groups, block, dim, dtype, seed):
     draw = torch.Generator().manual_seed(seed)
-    crops, vectors = (torch.randn(*shape, 5, generator=draw) for shape in ((2, 3), (len(groups),)))
-    chosen = torch.randint(3, (2, 6), generator=draw)
+    crops = torch.randn(2, 3, dim, generator=draw, dtype=dtype)
+    vectors = torch.randn(len(groups), dim, generator=draw, dtype=dtype, requires_grad=True)
+    chosen, factors = torch.randint(3, (2, 6), generator=draw), torch.randn(2, len(groups), generator=draw, dtype=dtype)
     groups = torch.tensor(groups, dtype=torch.int64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "_BLOCK_ELEMENTS", block)
+        patch.setattr(compiled_products, "_TASK", 3)
         found = chosen_products(crops, chosen, vectors, groups)
-    wanted = [[float(crops[b, chosen[b, g]] @ vectors[s]) for s, g in enumerate(groups)] for b in range(2)]
-    torch.testing.assert_close(found, torch.tensor(wanted).view(2, len(groups)))
+        with torch.no_grad():
+            assert torch.equal(chosen_products(crops, chosen, vectors, groups), found)
+        gradient = torch.autograd.grad((found * factors).sum(), vectors)[0] if len(groups) else None
+    picked = crops[torch.arange(2).unsqueeze(1), chosen[:, groups]]
+    wanted = torch.einsum("bsd,sd->bs", picked, vectors)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    if len(groups):
+        (wanted,) = torch.autograd.grad((wanted * factors).sum(), vectors)
+        torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)

@@ -69,7 +69,7 @@ def stream(count, classes, dim, seed, ties=False):
     return features, logits, torch.randperm(count, generator=draw), entropies
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(0, 60),
     classes=st.integers(1, 6),
