@@ -28,7 +28,7 @@ _FITTED = (
     ("hits", pa.list_(pa.int32())),
     ("images", pa.int64()),
     ("shots", pa.int64()),
-    ("epochs", pa.list_(pa.struct({"loss": pa.float64(), "accuracy": pa.float64()}))),
+    ("epochs", pa.list_(pa.float64())),
 )
 
 
@@ -106,18 +106,16 @@ def fit_variant(fit: Fit) -> pa.Table:
     """One row: key, alpha, beta, accuracy and images of validation, epochs, learned keys.
 
     `accuracy` is a fraction, null without validation images, as `hits` [200 x 20] are, the right answers of each beta
-    and alpha. `epochs` has loss and accuracy of every epoch, `keys` the learned vectors; both empty where none are.
+    and alpha. `epochs` has the accuracy of every epoch of training, `keys` the learned vectors.
     """
     from stages.caches import load_keys
-    from stages.fitting import search_settings
+    from stages.fitting import learn_keys, search_settings
     from stages.predictions import load_texts
 
     reading, method = fit.reading, fit.reading.method
     texts = load_texts(reading.prompts, reading.texts)
     prepared, keys, epochs = method.prepare(texts), load_keys(reading), []
     if method.trained:
-        from stages.fitting import learn_keys
-
         keys, epochs = learn_keys(fit, prepared, keys)
     found: dict[str, Any] = {"alpha": method.alpha, "beta": method.beta, "accuracy": None, "hits": None}
     if fit.validation is not None:

@@ -48,9 +48,7 @@ def assign_slots(entropies, predicted, candidates, held, slots, counts, taken):
         held[c, place], slots[c, place], taken[t] = entropy, slot, slot
 
 
-@kernel(
-    _F[:, ::1], _F[:, ::1], _I[::1], _I[::1], _I[::1], _I[::1], _I[::1], _F, _F, numba.int64, _F[:, ::1]
-)
+@kernel(_F[:, ::1], _F[:, ::1], _I[::1], _I[::1], _I[::1], _I[::1], _I[::1], _F, _F, numba.int64, _F[:, ::1])
 def add_votes(affinities, weights, first_rows, end_rows, starts, stops, classes, alpha, beta, row, votes):
     """Add alpha x sum_n weight_n exp(-beta (1 - affinity_n)) of each item to the classes that it speaks for, at the
     samples for which it is in its place.
