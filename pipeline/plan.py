@@ -19,11 +19,17 @@ from stages.encode_images import EncodeImages
 from stages.encode_text import EncodeText
 from stages.evaluate import Evaluate
 from stages.manifest import read_manifest
+from stages.methods.dnd_tip import DndTip
+from stages.methods.few_shot import FewShotMethod
+from stages.methods.stream import StreamMethod
 from stages.project import Project
 from stages.score import Score
 from stages.stage import Inputs, NotKnownYet, Stage, Table
 from stages.test_time import AtTestTime
 from stages.tune import Tune
+
+OF_SOME_METHODS = ("build_caches", "tune", "test_time")
+"""Stages that a job without methods of their kind does not have: to those that read them they keep no tables."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Plan:
 
 
 def stages_of(job: Job) -> list[Stage]:
-    """The job's stages, each after all that it reads."""
+    """The job's stages, each after all that it reads; those of a kind of method only where the job has one."""
     stages: list[Stage] = [
         Describe(job.descriptors),
         EncodeText(job.model, job.descriptors, job.methods),
@@ -91,10 +97,10 @@ def stages_of(job: Job) -> list[Stage]:
             job.methods,
             job.decode,
         ),
-        BuildCaches(job.methods, job.seeds),
-        Tune(job.methods, job.seeds),
+        *([BuildCaches(job.methods, job.seeds)] if any(isinstance(one, DndTip) for one in job.methods) else []),
+        *([Tune(job.methods, job.seeds)] if any(isinstance(one, FewShotMethod) for one in job.methods) else []),
         Score(job.seeds, job.score),
-        AtTestTime(job.methods, job.seeds, job.score),
+        *([AtTestTime(job.seeds, job.score)] if any(isinstance(one, StreamMethod) for one in job.methods) else []),
         Evaluate(job.evaluate),
         Project(job.methods, job.descriptors),
     ]
@@ -104,7 +110,7 @@ def stages_of(job: Job) -> list[Stage]:
 def _ordered(stages: Sequence[Stage]) -> list[Stage]:
     """Each stage after all that it reads; where that leaves a choice, as they are listed."""
     listed = [stage.name for stage in stages]
-    sorter = TopologicalSorter({stage.name: stage.reads for stage in stages})
+    sorter = TopologicalSorter({stage.name: set(stage.reads).intersection(listed) for stage in stages})
     sorter.prepare()
     order, ready = [], []
     while sorter.is_active():
@@ -122,10 +128,12 @@ def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None
     read. What is remembered of shards makes a plan that is made again cheap, listing a data set never is.
     """
     manifest, names = listed or read_manifest(job.dataset, os.path.join(job.store, "listings"))
-    kept: dict[str, tuple[Table, ...]] = {}
+    kept: dict[str, tuple[Table, ...]] = dict.fromkeys(OF_SOME_METHODS, ())
     inputs = Inputs(job.store, manifest, names, kept)
-    plans = []
-    for stage in stages_of(job):
+    stages, plans = stages_of(job), []
+    for stage in stages:
+        kept.pop(stage.name, None)
+    for stage in stages:
         try:
             kept[stage.name] = tuple(stage.tables(inputs))
         except NotKnownYet as reason:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.plan import Plan
 from pipeline.settings import Job
+from stages.stage import NotKnownYet
 
 if TYPE_CHECKING:
     from stages.encoder import Image, ViewTable
@@ -65,7 +66,8 @@ def new_predictions(
     scored = [table for table in tables if table.stage == "score"]
     if len(scored) < len(tables) and methods:
         raise NotComputed("methods that learn from a stream of query images say nothing of other images")
-    if not plan.of("tune").done and any(table.plan[0].support is not None for table in scored):
+    few_shot = {table.plan[0].support.fitted for table in scored if table.plan[0].support is not None}
+    if any(table.keeper.folder in few_shot and not table.complete for table in plan.inputs.tables("tune")):
         raise NotComputed("the few-shot methods are not tuned yet")
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
         raise NotComputed("the descriptors are not encoded yet")
@@ -141,10 +143,10 @@ class _InMemory:
 
 
 def _scored(plan: Plan) -> Sequence[Any]:
-    for name in ("score", "test_time"):
-        if plan.of(name).unknown:
-            raise NotComputed(f"predictions are {plan.of(name).unknown}")
-    return plan.predictions
+    try:
+        return plan.predictions
+    except NotKnownYet as reason:
+        raise NotComputed(f"predictions are {reason}") from None
 
 
 def _row(image: str, method: Method, seed: int, row: dict[str, Any], top_k: int) -> dict[str, Any]:

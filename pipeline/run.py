@@ -264,7 +264,7 @@ def _told_of_full_disks(stage: str, store: str) -> Iterator[None]:
 def _check_inputs(plan: Plan, stage: StagePlan) -> None:
     """A stage reads complete tables only. Raises RuntimeError where --only or --from left one out."""
     for name in stage.stage.reads:
-        lacking = [table for table in plan.of(name).tables if table.missing]
+        lacking = [table for table in plan.inputs.kept.get(name, ()) if not table.complete]
         if lacking:
             raise RuntimeError(
                 f"{stage.stage.name} reads {name}, where {lacking[0].name} lacks {len(lacking[0].missing):,} rows: "

@@ -64,8 +64,6 @@ class BuildCaches(Stage):
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """`cache.METHOD`, named after the first method that reads it; with `.seed.S` where several draw the crops."""
-        if not any(isinstance(method, DndTip) for method in self.methods):
-            return []
         of = SourcesOfMethods(inputs, self.seeds)
         asked: dict[str, _Asked] = {}
         for sources in of.all():
@@ -106,7 +104,7 @@ class BuildCaches(Stage):
         """Choose in Ray tasks, some thousand shots in each."""
         ray = run.cluster()
         task = ray.remote(num_cpus=1, max_retries=3)(_choose_and_append)
-        most = max((max(m.shots) for m in self.methods if isinstance(m, DndTip)), default=0)
+        most = max(max(method.shots) for method in self.methods if isinstance(method, DndTip))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
             run.tell(scarce)
         for table in tables:

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.encode_images import describe_table
-from stages.methods.method import Method
 from stages.methods.stream import StreamMethod
 from stages.readings import Reading, Sources, SourcesOfMethods, predictions_table, reading_of
 from stages.score import classes_to_predict, score_settings
@@ -38,15 +37,12 @@ class AtTestTime(Stage):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text")
 
-    def __init__(self, methods: Sequence[Method], seeds: Sequence[int], settings: ScoreSettings):
-        self.methods = methods
+    def __init__(self, seeds: Sequence[int], settings: ScoreSettings):
         self.seeds = seeds
         self.settings = settings
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """Named as those of score; another image, or one less, is another stream and so another table."""
-        if not any(isinstance(method, StreamMethod) for method in self.methods):
-            return []
         of = SourcesOfMethods(inputs, self.seeds)
         classes = classes_to_predict(self.settings.classes, inputs)
         return [self._table(one, of, classes, inputs) for one in of.all() if isinstance(one.method, StreamMethod)]

@@ -53,8 +53,6 @@ class Tune(Stage):
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """Named as the tables of score that read them. ValueError where a needed split has no labelled image."""
-        if not any(isinstance(method, FewShotMethod) for method in self.methods):
-            return []
         of = SourcesOfMethods(inputs, self.seeds)
         sets = SupportSets(of, inputs)
         return [self._table(one, of, sets, inputs) for one in of.all() if isinstance(one.method, FewShotMethod)]

@@ -20,6 +20,8 @@ def row(method: str, job: str, accuracy: float, seconds: float = 0.05) -> dict:
     return {
         "method": method,
         "job": job,
+        "name": method,
+        "shots": None,
         "accuracy": accuracy,
         "low": accuracy - 0.02,
         "high": accuracy + 0.02,

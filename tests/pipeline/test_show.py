@@ -57,7 +57,8 @@ def result(method: str, job: str, accuracy: float = 0.715, **more) -> dict:
         "calibration_error": 0.123, "seconds_per_image": 0.0123, "seeds": [0], "draws": [], "images": 1200,
         "classes": 32, "confidence": 0.95, "best": False, "told_apart": True,
     }  # fmt: skip
-    return {"method": method, "job": job, "accuracy": accuracy} | row | more
+    named = {"method": method, "job": job, "name": method, "shots": None}
+    return named | {"accuracy": accuracy} | row | more
 
 
 def test_results_stand_side_by_side_with_gaps_where_a_job_lacks_a_method(printed):
