@@ -41,13 +41,13 @@ def train_keys(
     """Keys [S, d] in float32 that make the cross-entropy of base + alpha x votes small on labelled images.
 
     `keys` [S, d] is where they start, and stays as it is. `affinity(queries, keys)` asks the cache, differentiably in
-    the keys: one of the three of `cache`, with these keys. `queries` [V, n, ...] are V versions of the n training images
-    (augmentations; one will do), and `base` [V, n, C] their logits without the cache; epoch e reads version e mod V.
-    `labels` int64 [n]. Learned keys are no unit rows: an affinity may exceed 1.
+    the keys: one of the three of `cache`, with these keys. `queries` [V, n, ...] are V versions of the n training
+    images (augmentations; one will do), and `base` [V, n, C] their logits without the cache; epoch e reads version
+    e mod V. `labels` int64 [n]. Learned keys are no unit rows: an affinity may exceed 1.
 
-    The learning rate falls along a cosine, step by step, to 0. With `after_epoch`, which gets the keys of each epoch and
-    says how good they are (accuracy on validation images, never on those of the test), the best are returned, of equals
-    the first; else the last. The same seed gives the same keys, whatever was drawn elsewhere.
+    The learning rate falls along a cosine, step by step, to 0. With `after_epoch`, which gets the keys of each epoch
+    and says how good they are (accuracy on validation images, never on those of the test), the best are returned, of
+    equals the first; else the last. The same seed gives the same keys, whatever was drawn elsewhere.
 
     Raises ValueError for shapes that disagree, for no epochs, and when keys are no longer finite.
     """

@@ -53,9 +53,9 @@ def add_votes(affinities, weights, first_rows, end_rows, starts, stops, classes,
     """Add alpha x sum_n weight_n exp(-beta (1 - affinity_n)) of each item to the classes that it speaks for, at the
     samples for which it is in its place.
 
-    `affinities` [I x N, W] and `votes` [C, W] have a sample a column, from number `row` of the block on; W is a multiple
-    of sixteen. An item has N of them, with `weights` [I, N]. It is there from the block's sample `first_rows[i]` until
-    before `end_rows[i]`, and speaks for classes[starts[i]:stops[i]].
+    `affinities` [I x N, W] and `votes` [C, W] have a sample a column, from number `row` of the block on; W is a
+    multiple of sixteen. An item has N of them, with `weights` [I, N]. It is there from the block's sample
+    `first_rows[i]` until before `end_rows[i]`, and speaks for classes[starts[i]:stops[i]].
     """
     width, parts = affinities.shape[1], weights.shape[1]
     along = np.arange(WIDTH).astype(np.float32)

@@ -12,8 +12,8 @@ from torch import Tensor
 from .cache import choose_crops
 from .compiled_products import multiply_chosen
 from .pooling import text_counts
-from .stream import BLOCK, gather, replay
 from .stream_caches import StreamSettings, decide
+from .stream_replay import BLOCK, gather, replay
 
 Crops = Tensor | Callable[[Tensor], Tensor]
 

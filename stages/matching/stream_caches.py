@@ -51,8 +51,8 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Held:
-    """One cache: votes are alpha x exp(-beta (1 - affinity)), alpha < 0 for the negative one. The sample of step t takes
-    `slots[t]`, -1: none, and speaks for classes[starts[t]:stops[t]]."""
+    """One cache: votes are alpha x exp(-beta (1 - affinity)), alpha < 0 for the negative one. The sample of step t
+    takes `slots[t]`, -1: none, and speaks for classes[starts[t]:stops[t]]."""
 
     alpha: float
     beta: float
@@ -95,10 +95,8 @@ def _check(logits: Tensor, order: Tensor, entropies: Tensor | None, probabilitie
     count = len(logits)
     if order.shape != (count,) or not torch.equal(order.sort().values.cpu(), torch.arange(count)):
         raise ValueError(f"order {list(order.shape)} is no permutation of the {count} samples; each comes exactly once")
-    for name, given, shape in (
-        ("entropies", entropies, logits.shape[:1]),
-        ("probabilities", probabilities, logits.shape),
-    ):
+    for name, given in (("entropies", entropies), ("probabilities", probabilities)):
+        shape = logits.shape if name == "probabilities" else logits.shape[:1]
         if given is not None and given.shape != shape:
             raise ValueError(f"{name} are {list(given.shape)}; logits {list(logits.shape)} need {list(shape)}")
 

@@ -133,7 +133,7 @@ def test_an_empty_cache_has_no_votes(world):
         assert class_votes(found.values, found.owners, 3, beta=1.0, weights=found.weights).tolist() == [[0.0] * 3] * 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     groups=st.lists(st.integers(0, 5), max_size=12),
     block=st.sampled_from([1, 40, 10**6]),

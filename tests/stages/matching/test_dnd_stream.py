@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.matching import stream_replay
 from stages.matching.dnd_stream import iter_dnd_stream, run_dnd_stream
 from stages.matching.stream import run_stream
 from stages.matching.stream_caches import StreamSettings
@@ -72,14 +73,18 @@ def stream(count, classes, seed, dim=18):
     seed=st.integers(0, 10**6),
     exclude_self=st.booleans(),
     capacities=st.tuples(st.integers(0, 3), st.integers(0, 2)),
-    block=st.sampled_from([1, 7, 16, 512]),
+    block=st.sampled_from([1, 7, 33, 512]),
+    tile=st.sampled_from([1, 5, 1024]),
 )
-def test_a_stream_in_blocks_is_the_one_sample_by_sample(count, classes, seed, exclude_self, capacities, block):
+def test_a_stream_in_blocks_is_the_one_sample_by_sample(count, classes, seed, exclude_self, capacities, block, tile):
     parts = stream(count, classes, seed)
     s = StreamSettings(
         positive_capacity=capacities[0], negative_capacity=capacities[1], negative_alpha=0.7, exclude_self=exclude_self
     )
-    found = run_dnd_stream(*parts, s, block=block)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_replay, "_TILE", tile)
+        patch.setattr(stream_replay, "_ROWS", 16 if tile < 1024 else 128)
+        found = run_dnd_stream(*parts, s, block=block)
     torch.testing.assert_close(found.double(), sample_by_sample(*parts, s), atol=1e-4, rtol=1e-5)
 
 

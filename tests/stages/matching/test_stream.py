@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.matching.stream import iter_stream, run_stream, select_views
+from stages.matching import stream_replay
+from stages.matching.stream import iter_stream, run_stream
 from stages.matching.stream_caches import StreamSettings, decide
+from stages.matching.stream_views import select_views
 
 
 def enter(cache: list, item: tuple, capacity: int) -> None:
@@ -78,10 +80,11 @@ def stream(count, classes, dim, seed, ties=False):
     capacities=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     exclude_self=st.booleans(),
     block=st.sampled_from([1, 7, 16, 33, 512]),
+    tile=st.sampled_from([1, 5, 1024]),
     bounds=st.sampled_from([(0.2, 0.5), (0.0, 1.0)]),
 )
 def test_a_stream_in_blocks_is_the_one_sample_by_sample(
-    count, classes, seed, ties, capacities, exclude_self, block, bounds
+    count, classes, seed, ties, capacities, exclude_self, block, tile, bounds
 ):
     features, logits, order, entropies = stream(count, classes, 8, seed, ties)
     chosen = StreamSettings(
@@ -91,7 +94,10 @@ def test_a_stream_in_blocks_is_the_one_sample_by_sample(
         entropy_bounds=bounds,
         exclude_self=exclude_self,
     )
-    found = run_stream(features, logits, order, chosen, entropies=entropies, block=block)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_replay, "_TILE", tile)
+        patch.setattr(stream_replay, "_ROWS", 16 if tile < 1024 else 128)
+        found = run_stream(features, logits, order, chosen, entropies=entropies, block=block)
     same(found, sample_by_sample(features, logits, order, chosen, entropies))
 
 
