@@ -99,17 +99,20 @@ def test_a_picture_that_is_not_to_be_had_becomes_a_card_that_says_so(data, reaso
 
 def test_names_on_a_page_are_text_whatever_they_hold():
     picture = picture_with_boxes(encoded(np.zeros((9, 9, 3), np.uint8)), [Box((0, 0, 5, 5), label=ODD, title=ODD)])
-    cards = [{"picture": picture, "facts": [(ODD, ODD)]}]
-    page = render("hits.html.j2", title=ODD, lead=ODD, cards=cards)
+    hits = [{"rank": 1, "colour": ODD, "similarity": ODD, "facts": [(ODD, ODD)]}]
+    cards = [{"picture": picture, "image": ODD, "class_name": ODD, "hits": hits}]
+    page = render("hits.html.j2", asked=ODD, lead=ODD, picture=None, cards=cards)
     elements = Elements(page)
     assert elements.named("script") == []
-    assert elements.text.count(ODD) == 7  # title and heading, lead, two facts, and what the picture says
+    assert elements.text.count(ODD) == 10  # title, heading and lead, two of the picture, image, class, three of a hit
+    assert elements.named("span")[0]["style"] == f"background: {ODD}"
     assert len(elements.named("svg")) == 1
 
 
 def test_a_page_fetches_nothing_and_runs_nothing():
     picture = picture_with_boxes(encoded(np.zeros((9, 9, 3), np.uint8)), [])
-    page = render("hits.html.j2", title="a beak", lead="", cards=[{"picture": picture, "facts": []}])
+    cards = [{"picture": picture, "image": "a", "class_name": "wren", "hits": []}]
+    page = render("hits.html.j2", asked="a beak", lead="", picture=picture, cards=cards)
     elements = Elements(page)
     (policy,) = [meta["content"] for meta in elements.named("meta") if "http-equiv" in meta]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -121,4 +124,4 @@ def test_a_value_that_a_template_reads_and_nobody_gave_is_an_error():
     from jinja2 import UndefinedError
 
     with pytest.raises(UndefinedError, match="cards"):
-        render("hits.html.j2", title="a beak", lead="")
+        render("hits.html.j2", asked="a beak", lead="", picture=None)
