@@ -6,9 +6,7 @@ commits. The table schemas are in `storage.schemas`; lancedb itself is imported 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,27 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.filesystems import is_object_uri, lance_options
+from storage.lance_filter import Filter
 from storage.markers import drop_marker
 
 UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
-
-_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A condition on rows in LanceDB's SQL, safe by construction: made by `where_equal` only."""
-
-    sql: str
-
-
-def where_equal(values: Mapping[str, str | int | None]) -> Filter | None:
-    """Rows whose columns equal all the given values, whatever these hold; None is a null, {} no filter.
-
-    ValueError for something that is no column name, TypeError for a value that is no str, int or None.
-    """
-    terms = [f"{_column(name)} {_equals(value)}" for name, value in values.items()]
-    return Filter(" AND ".join(terms)) if terms else None
 
 
 class Projection:
@@ -167,19 +148,3 @@ def _unit(vector: Sequence[float], d: int) -> list[float]:
 
 def _cosine(distance: float) -> float:
     return min(1.0, max(-1.0, 1.0 - distance))  # rounding takes the distance of equal vectors a hair below 0
-
-
-def _column(name: str) -> str:
-    if not _COLUMN.fullmatch(name):
-        raise ValueError(f"{name!r} is no column name")
-    return f"`{name}`"
-
-
-def _equals(value: str | int | None) -> str:
-    if value is None:
-        return "IS NULL"
-    if type(value) is int:
-        return f"= {value}"
-    if type(value) is str:
-        return "= '" + value.replace("'", "''") + "'"  # in standard SQL strings nothing else needs care
-    raise TypeError(f"a filter compares with a str, an int or None, not with {value!r}")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from storage import lance
 from storage.files import remove_folder
-from storage.lance import Projection, where_equal
+from storage.lance import Projection
+from storage.lance_filter import where_equal
 from storage.markers import marker, write_marker
 from storage.schemas import crops_schema, descriptors_schema, fixed_list
 
