@@ -15,8 +15,8 @@ from storage.blobs import read_blobs
 
 READ_TOGETHER = 16
 """Images in memory at a time, as files."""
-OF_THE_CARD = ("class", "image")
-"""Columns that are told once a card."""
+OF_THE_CARD = ("class", "image", "split")
+"""Columns that are told once a card, or go without saying there."""
 
 
 @dataclass
@@ -36,10 +36,8 @@ def hits_page(
     `picture` is the image that was asked for, where it was one.
     """
     by_image = _by_image(hits)
-    listed = manifest.filter(
-        pc.is_in(manifest["id"], value_set=pa.array([card.image for card in by_image], pa.string()))
-    )
-    uris = dict(zip(listed["id"].to_pylist(), listed["uri"].to_pylist(), strict=True))
+    wanted = pa.array([card.image for card in by_image], pa.string())
+    listed = {row["id"]: row for row in manifest.filter(pc.is_in(manifest["id"], value_set=wanted)).to_pylist()}
     cards = [
         {
             "picture": shown,
@@ -55,7 +53,7 @@ def hits_page(
                 for rank, hit in card.hits
             ],
         }
-        for card, shown in _pictured(by_image, uris)
+        for card, shown in _pictured(by_image, listed)
     ]
     asked_picture = None if picture is None else picture_with_boxes(picture, [], longest_side=240)
     return render("hits.html.j2", asked=asked, lead=lead, picture=asked_picture, cards=cards)
@@ -71,22 +69,32 @@ def _by_image(hits: Sequence[Mapping[str, Any]]) -> list[_Card]:
     return list(cards.values())
 
 
-def _pictured(cards: Sequence[_Card], uris: Mapping[str, str]) -> Iterator[tuple[_Card, str | None]]:
+def _pictured(cards: Sequence[_Card], listed: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[_Card, str | None]]:
     for start in range(0, len(cards), READ_TOGETHER):
         some = cards[start : start + READ_TOGETHER]
-        there = [uris[card.image] for card in some if card.image in uris]
+        there = [listed[card.image]["uri"] for card in some if card.image in listed]
         data = dict(zip(there, read_blobs(there), strict=True))
         for card in some:
             if card.image is None:
                 yield card, None
                 continue
-            found = data[uris[card.image]] if card.image in uris else OSError("it is not in the data set any more")
+            found: bytes | OSError = OSError("it is not in the data set any more")
+            if row := listed.get(card.image):
+                found = (
+                    data[row["uri"]] if _is_as_encoded(card, row) else OSError("it has changed since it was encoded")
+                )
             boxes = [
                 Box(hit["box"], str(rank), f"{rank}: {hit['similarity']:.3f}", _colour(rank))
-                for rank, hit in card.hits
+                for rank, hit in reversed(card.hits)  # the best over the others
                 if "box" in hit
             ]
             yield card, picture_with_boxes(found, boxes, longest_side=480)
+
+
+def _is_as_encoded(card: _Card, row: Mapping[str, str]) -> bool:
+    """Whether the boxes are of the file that is there now: a row's id or version says which one it was made from."""
+    _, hit = card.hits[0]
+    return hit["version"] == row["version"] if "version" in hit else f"{row['key']}#" in hit["id"]
 
 
 def _colour(rank: int) -> str:

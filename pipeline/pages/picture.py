@@ -40,7 +40,7 @@ def picture_with_boxes(data: bytes | OSError, boxes: Sequence[Box], longest_side
     from stages.vision.decode import UnreadableImage, decode_image
 
     if isinstance(data, OSError):
-        return _card(f"cannot be read: {data.strerror or data}")
+        return _card(f"cannot be shown: {data.strerror or data}")
     try:
         pixels = decode_image(data)
     except UnreadableImage as error:

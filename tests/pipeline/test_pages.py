@@ -84,8 +84,8 @@ def test_a_picture_stands_upright_as_the_encoder_sees_it():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (FileNotFoundError(2, "No such file or directory", "/a/<b>.jpg"), "cannot be read: No such file or directory"),
-        (OSError("<it> has more than the 5 that are read"), "cannot be read: &lt;it&gt; has more"),
+        (FileNotFoundError(2, "No such file or directory", "/a/<b>.jpg"), "cannot be shown: No such file or directory"),
+        (OSError("<it> has more than the 5 that are read"), "cannot be shown: &lt;it&gt; has more"),
         (b"", "no picture: the file is empty"),
         (b"no picture", "no picture: not an image"),
     ],

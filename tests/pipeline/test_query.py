@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 
@@ -96,10 +97,13 @@ def test_a_page_shows_the_crops_on_their_images_and_says_which_are_gone(fieldmar
         x0, y0, x1, y1 = hit["box"]
         assert f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{y1 - y0}"' in page
     (folder / "photos/test/wren/0.png").unlink()
+    os.utime(folder / "photos/test/wren/1.png", ns=(1, 1))
     said = fieldmark(*arguments, "--json")
     assert "answered from the last run" in said.err
     assert len(hits_of(said)) == 20
-    assert "cannot be read: it is not in the data set any more" in out.read_text()
+    assert "cannot be shown: it is not in the data set any more" in out.read_text()
+    assert "cannot be shown: it has changed since it was encoded" in out.read_text()
+    assert out.read_text().count("<svg") == 2
 
 
 def test_a_page_for_an_image_shows_it_and_one_of_descriptors_has_no_pictures(fieldmark, finished_job, tmp_path):
@@ -126,15 +130,16 @@ def test_images_in_tars_and_parquet_are_shown(tmp_path, picture, kind):
     else:
         pq.write_table(pa.table({"image": [data]}), tmp_path / "a.parquet")
         place = ParquetCell(str(tmp_path / "a.parquet"), "image", 0, 0)
-    manifest = pa.table({"id": ["a"], "uri": [format_uri(place)]})
-    hit = {"image": "a", "class": "wren", "box": [1, 2, 9, 8], "similarity": 0.5}
+    manifest = pa.table({"key": ["a@1"], "id": ["a"], "version": ["1"], "uri": [format_uri(place)]})
+    hit = {"id": "a@1#random#0", "image": "a", "class": "wren", "box": [1, 2, 9, 8], "similarity": 0.5}
     page = hits_page("red", [hit], manifest, lead="")
     assert page.count("<svg") == 1
     assert "no-picture" not in page.partition("<main>")[2]
 
 
 def test_a_page_takes_any_name_as_text():
-    hit = {"image": ODD, "class": ODD, "view": ODD, "text": ODD, "box": [1, 2, 9, 8], "similarity": 0.5}
-    page = hits_page(ODD, [hit], pa.table({"id": [ODD], "uri": [f"/{ODD}"]}), lead=ODD)
+    words = dict.fromkeys(("id", "image", "class", "view", "text"), ODD)
+    manifest = pa.table({"key": [ODD], "id": [ODD], "version": ["1"], "uri": [f"/{ODD}"]})
+    page = hits_page(ODD, [words | {"box": [1, 2, 9, 8], "similarity": 0.5}], manifest, lead=ODD)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 7
