@@ -1,7 +1,8 @@
 """LanceDB as a projection of the shards: tables kept by upserts of rows and deletes of ids no longer wanted.
 
 One database a feature fingerprint; it can be removed and projected again at any time. One process at a time
-commits. The table schemas are in `storage.schemas`; lancedb itself is imported when a database is opened.
+commits. The table schemas are in `storage.schemas`, filters in `storage.lance_filter` and `storage.lance_where`,
+indexes in `storage.lance_index`, tags in `storage.lance_versions`; lancedb itself is imported when a database is opened.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage import lance_index, lance_versions
 from storage.filesystems import is_object_uri, lance_options
-from storage.lance_filter import Filter
+from storage.lance_filter import Filter, value_sql
 from storage.markers import drop_marker
 
 UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
+DELETE_ROWS = 5_000  # a commit each: so many ids make half a megabyte of SQL
 
 
 class Projection:
@@ -27,6 +30,7 @@ class Projection:
         import lancedb
 
         self.uri = uri
+        self._grown: dict[str, int] = {}
         options = lance_options(uri) if is_object_uri(uri) else None
         # Without an interval an open table never sees what other processes commit.
         self._database = lancedb.connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
@@ -35,69 +39,149 @@ class Projection:
         """Names of the tables, sorted."""
         return sorted(self._database.list_tables().tables)
 
+    def schema(self, table: str) -> pa.Schema:
+        """A table's columns and metadata. LookupError where there is none of that name."""
+        return self._wanted(table).schema
+
     def upsert(self, table: str, schema: pa.Schema, rows: pa.Table) -> None:
         """Insert rows, or replace those of the same `id`; a missing table is made, even for no rows.
 
-        `rows` has the schema's columns, in any order. The table's marker is dropped first. ValueError for a
-        repeated or missing id, for other columns, and for a table that was made with another schema or other
-        metadata (another model): its rows must not mix with these.
+        `rows` has the schema's columns, in any order. Up to `UPSERT_ROWS` of them are one commit: all or none is
+        there. The table's marker is dropped first. ValueError for a repeated or missing id, for other columns, and for
+        a table that was made with another schema or other metadata (another model): its rows must not mix with these.
         """
         rows = _conform(rows, schema, table)
         drop_marker(self.uri, table)
         opened = self._open(table, schema)
         for start in range(0, rows.num_rows, UPSERT_ROWS):
-            merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows.slice(start, UPSERT_ROWS))
+            part = rows.slice(start, UPSERT_ROWS)
+            opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(part)
+            self._grown[table] = self._grown.get(table, 0) + part.num_rows
+            # What the tree of ids does not cover is looked through by every upsert.
+            if self._grown[table] >= max(lance_index.KEYED_ROWS, opened.count_rows() // 20):
+                self.merge_files(table)
 
-    def delete_unwanted(self, table: str, wanted_ids: pa.Array | pa.ChunkedArray) -> int:
-        """Delete the rows whose id is not wanted, in one commit; returns how many. Drops the marker first."""
-        ids = self.ids(table)
-        unwanted = len(ids) - pc.sum(pc.is_in(ids, wanted_ids)).as_py() if len(ids) else 0
-        if unwanted == 0:
+    def delete(self, table: str, ids: pa.Array | pa.ChunkedArray) -> int:
+        """Delete the rows of these ids, `DELETE_ROWS` a commit; returns how many there were. Drops the marker first."""
+        opened = self._existing(table)
+        if opened is None or len(ids) == 0:
             return 0
         drop_marker(self.uri, table)
-        opened = self._existing(table)
-        if len(wanted_ids) == 0:
-            opened.delete("true")
-        else:
-            wanted = pa.table({"id": wanted_ids})
-            opened.merge_insert("id").when_not_matched_by_source_delete().execute(wanted)
-        return unwanted
+        before = opened.count_rows()
+        for start in range(0, len(ids), DELETE_ROWS):
+            listed = ", ".join(value_sql(one) for one in ids[start : start + DELETE_ROWS].to_pylist())
+            opened.delete(f"id IN ({listed})")
+        return before - opened.count_rows()
+
+    def drop(self, table: str) -> None:
+        """Remove a table, marker first; harmless where there is none."""
+        drop_marker(self.uri, table)
+        if table in self.tables():
+            self._database.drop_table(table)
 
     def ids(self, table: str) -> pa.ChunkedArray:
         """The ids of all rows; none for a missing table."""
-        opened = self._existing(table)
-        if opened is None:
+        if self._existing(table) is None:
             return pa.chunked_array([], pa.string())
-        return opened.search().select(["id"]).to_arrow()["id"]
+        return self.described(table, ["id"])["id"]
 
-    def described(self, table: str) -> pa.Table:
-        """All rows without their vectors; no rows and no columns for a missing table."""
+    def count(self, table: str) -> int:
+        """How many rows a table has; none for a missing one."""
         opened = self._existing(table)
-        if opened is None:
-            return pa.table({})
-        return opened.search().select([name for name in opened.schema.names if name != "vector"]).to_arrow()
+        return 0 if opened is None else opened.count_rows()
 
-    def search(
-        self, table: str, vector: Sequence[float], *, k: int, where: Filter | None = None
-    ) -> list[dict[str, object]]:
-        """The k rows most similar to `vector` [d], best first: columns but the vector, and `similarity`.
+    def described(self, table: str, columns: Sequence[str] | None = None, where: Filter | None = None) -> pa.Table:
+        """Rows without their vectors, all or those that pass a filter; nothing at all for a missing table.
 
-        Every row that passes the filter is compared, no index is asked. `similarity` is the cosine, from
-        -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. Rows with a zero
-        vector are never found. LookupError for a missing table, ValueError for a vector of another length or
-        without a direction.
+        `columns` are the columns wanted, `vector` among them if it is named; KeyError for one that is not there.
         """
         opened = self._existing(table)
         if opened is None:
-            raise LookupError(f"{self.uri} has no table {table!r}; it has {self.tables()}")
+            return pa.table({})
+        names = opened.schema.names
+        if unknown := set(columns or ()) - set(names):
+            raise KeyError(f"table {table!r} has no columns {sorted(unknown)}; it has {names}")
+        query = opened.search().select(list(columns) if columns else [name for name in names if name != "vector"])
+        return (query if where is None else query.where(where.sql)).to_arrow()
+
+    def search(
+        self,
+        table: str,
+        vector: Sequence[float],
+        *,
+        k: int,
+        where: Filter | None = None,
+        at_least: float = -1.0,
+        exact: bool = False,
+    ) -> list[dict[str, object]]:
+        """The k rows most similar to `vector` [d], best first: columns but the vector, and `similarity`.
+
+        Rows must pass the filter, and be similar by `at_least`. Where the table has an index (`build_index`) and the
+        filter leaves many rows, a twelfth of its partitions is looked at, nearest first, and more until k rows are
+        found: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the cosine, from -1 to 1; the query is rounded
+        to fp16 like the rows, so it is right to about 1e-3. A column of that name (in `cache`, that of a crop with its
+        description) is given as `descriptor_similarity`. Rows with a zero vector are never found. LookupError for a
+        missing table, ValueError for a vector of another length or without a direction.
+        """
+        opened = self._wanted(table)
         names = [name for name in opened.schema.names if name != "vector"]
         query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
-        query = query.distance_type("cosine").bypass_vector_index().select([*names, "_distance"]).limit(k)
+        query = query.distance_type("cosine").select([*names, "_distance"]).limit(k)
+        few = where is not None and opened.count_rows(where.sql) < lance_index.INDEX_ROWS
+        index = None if exact or few else lance_index.vector_index(opened)
+        if index is None:
+            query = query.bypass_vector_index()
+        else:
+            query = query.minimum_nprobes(index.probes).maximum_nprobes(0)
         if where is not None:
             query = query.where(where.sql, prefilter=True)
-        hits = query.to_list()
-        return [{**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits]
+        called = {name: "descriptor_similarity" if name == "similarity" else name for name in names}
+        hits = [(hit, _cosine(hit["_distance"])) for hit in query.to_list()]
+        return [
+            {**{called[name]: hit[name] for name in names}, "similarity": similarity}
+            for hit, similarity in hits
+            if similarity >= at_least
+        ]
+
+    def build_index(self, table: str) -> int:
+        """See that an index covers the table's vectors; returns how many rows it does not cover, which should be none.
+
+        One that was made for a table of another size is made anew. LookupError for a missing table.
+        """
+        opened = self._wanted(table)
+        index = lance_index.vector_index(opened)
+        if index is None or not lance_index.fits(index, opened.count_rows()):
+            lance_index.index_vectors(opened)
+        elif index.uncovered:
+            lance_versions.merge_files(opened)
+        index = lance_index.vector_index(opened)
+        return opened.count_rows() if index is None else index.uncovered
+
+    def drop_index(self, table: str) -> None:
+        """Remove the index of the table's vectors: every search compares all rows. Harmless where there is none."""
+        lance_index.drop_vector_index(self._wanted(table))
+
+    def merge_files(self, table: str) -> None:
+        """Merge a table's files, take new rows into its indexes, remove versions older than every tag.
+
+        A large table gets an index of its ids, so that upserts need not look through all of them.
+        """
+        opened = self._wanted(table)
+        self._grown.pop(table, None)
+        if opened.count_rows() >= lance_index.KEYED_ROWS:
+            lance_index.index_ids(opened)
+        lance_versions.merge_files(opened)
+
+    def tag_run(self, run: str) -> None:
+        """Tag every table as what `run` left: LanceDB's `checkout("run-ID")` reads that again. Ten tags are kept."""
+        for table in self.tables():
+            lance_versions.tag_version(self._wanted(table), run)
+
+    def _wanted(self, table: str) -> Any:
+        opened = self._existing(table)
+        if opened is None:
+            raise LookupError(f"{self.uri} has no table {table!r}; it has {self.tables()}")
+        return opened
 
     def _existing(self, table: str) -> Any | None:
         """The table, opened; None where there is none, or only what a removal that was cut short left of it."""

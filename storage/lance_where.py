@@ -24,7 +24,7 @@ LONGEST, MOST_COMPARISONS, MOST_VALUES, DEEPEST = 100_000, 200, 1_000, 10
 MOST_DIGITS = 40
 
 COMPARED = ("=", "!=", "<", "<=", ">", ">=")
-_KEYWORDS = frozenset("AND OR NOT IN LIKE IS NULL BETWEEN TRUE FALSE".split())
+_KEYWORDS = frozenset(["AND", "OR", "NOT", "IN", "LIKE", "IS", "NULL", "BETWEEN", "TRUE", "FALSE"])
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<text>'(?:[^']|'')*')

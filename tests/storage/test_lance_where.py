@@ -35,7 +35,7 @@ def database(tmp_path_factory) -> Projection:
     count = len(NAMES) + 1
     numbers = pa.array(range(count), pa.int32())
     columns = {name: pa.array(["x"] * count) for name in ("image", "set", "text", "view")}
-    columns |= {name: numbers for name in ("descriptor", "shot", "seed", "number")}
+    columns |= dict.fromkeys(("descriptor", "shot", "seed", "number"), numbers)
     columns |= {"id": numbers.cast(pa.string()), "class": pa.array([*NAMES, None])}
     columns |= {"box": fixed_list(np.zeros((count, 4), np.int32)), "similarity": pa.array(SIMILARITIES, pa.float32())}
     columns |= {"vector": fixed_list(np.ones((count, 2), np.float16))}
