@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from storage.lance import Projection
     from storage.lance_filter import Filter
-    from storage.lance_rows import LanceRows
 
 TABLES = ("crops", "images", "descriptors", "cache")
 Floats = Literal["float16", "float32"]
@@ -107,8 +107,8 @@ class FeatureStore:
 
     def tables(self) -> dict[str, list[str]]:
         """Names of tables: those of the database, to search and read, and those of shards, to scan."""
-        held = [name for name in self._fingerprints if files.exists(self._folder(name))]
-        return {"database": self._rows.tables(), "shards": sorted(name.partition("/")[2] for name in held)}
+        held = [name for name, folder in self._shards.items() if files.exists(folder)]
+        return {"database": self._lance.tables(), "shards": sorted(held)}
 
     def search(
         self,
@@ -134,8 +134,6 @@ class FeatureStore:
         Raises QueryError for a call that cannot be meant, StoreError for a table that is not there and a model that is
         not to be had as it was, OSError and UnreadableImage for an image that cannot be read.
         """
-        from storage.lance import Projection
-
         if sum(asked is not None for asked in (text, image, vector)) != 1:
             raise QueryError("search for a text, an image or a vector, one of them")
         schema = self.schema(table)
@@ -146,8 +144,8 @@ class FeatureStore:
         elif len(vector) != schema.field("vector").type.list_size:
             d = schema.field("vector").type.list_size
             raise QueryError(f"the vectors of table {table!r} have {d} numbers, the one asked for {len(vector)}")
-        hits = Projection(self.database).search(table, vector, k=k, where=condition, exact=exact)
-        return [hit for hit in hits if min_similarity is None or hit["similarity"] >= min_similarity]
+        at_least = -1.0 if min_similarity is None else min_similarity
+        return self._lance.search(table, vector, k=k, where=condition, at_least=at_least, exact=exact)
 
     def images(self) -> pa.Table:
         """Every image: id, version, uri, class, split, size, global feature."""
@@ -155,15 +153,15 @@ class FeatureStore:
 
     def crops(self, image: str) -> pa.Table:
         """The crops of an image, by its id: view set, number, box, feature."""
-        return self._equal("crops", image=image)
+        return self._read("crops", None, {"image": image})
 
     def descriptors(self, class_name: str) -> pa.Table:
         """The descriptors of a class: set, number, text, feature."""
-        return self._equal("descriptors", **{"class": class_name})
+        return self._read("descriptors", None, {"class": class_name})
 
     def cache(self, class_name: str) -> pa.Table:
         """The cached crops of a class: image, box, descriptor, similarity to it, shot, seed, feature."""
-        return self._equal("cache", **{"class": class_name})
+        return self._read("cache", None, {"class": class_name})
 
     def schema(self, table: str) -> pa.Schema:
         """The columns of a table of the database, and in its metadata the model that made it.
@@ -173,7 +171,7 @@ class FeatureStore:
         if table not in TABLES:
             raise QueryError(f"no table is called {table!r}; there are {', '.join(TABLES)}")
         try:
-            return self._rows.schema(table)
+            return self._lance.schema(table)
         except LookupError as error:
             raise StoreError(f"{error}. {_WHY_MISSING.get(table, 'Run the job again')}") from None
 
@@ -189,7 +187,7 @@ class FeatureStore:
         Vectors are half floats as they are stored, or cast to `float32`. Raises as `schema` does, and QueryError for
         columns that are not there.
         """
-        return self._read(table, columns, _condition(self.schema(table), table, {}, where), dtype)
+        return self._read(table, columns, {}, where, dtype)
 
     def to_polars(self, table: str, columns: Sequence[str] | None = None, where: str | None = None) -> pl.DataFrame:
         """The same as a Polars frame, vectors as arrays of half floats."""
@@ -205,37 +203,46 @@ class FeatureStore:
         """
         from storage.scan import scan_shards
 
-        folders = {name.partition("/")[2]: self._folder(name) for name in self._fingerprints}
-        if table not in folders:
-            known = (
-                f"{table!r} is a table of the database: use to_arrow" if table in TABLES else f"there is no {table!r}"
-            )
+        if table not in self._shards:
+            known = f"{table!r} is in the database: use to_arrow" if table in TABLES else f"there is no {table!r}"
             raise QueryError(f"{known}; tables of shards are {', '.join(self.tables()['shards'])}")
         try:
-            return scan_shards(folders[table], columns, single=dtype == "float32")
+            return scan_shards(self._shards[table], columns, single=dtype == "float32")
         except KeyError as error:
             raise QueryError(error.args[0]) from None
         except LookupError as error:
             raise StoreError(f"{error}: run the job again") from None
 
     @cached_property
-    def _rows(self) -> LanceRows:
-        from storage.lance_rows import LanceRows
+    def _lance(self) -> Projection:
+        from storage.lance import Projection
 
-        return LanceRows(self.database)
+        return Projection(self.database)
 
-    def _folder(self, name: str) -> str:
-        """Where the shards of `stage/table` lie."""
-        return os.path.join(self.store, "tables", name.partition("/")[0], self._fingerprints[name])
+    @cached_property
+    def _shards(self) -> dict[str, str]:
+        """Folders by table; what is called as a table of a stage before it goes by `stage/table`."""
+        found: dict[str, str] = {}
+        for name, fingerprint in self._fingerprints.items():
+            stage, _, table = name.partition("/")
+            if stage != "project":
+                found[name if table in found else table] = os.path.join(self.store, "tables", stage, fingerprint)
+        return found
 
-    def _equal(self, table: str, **values: str) -> pa.Table:
-        return self._read(table, None, _condition(self.schema(table), table, values, None), "float16")
-
-    def _read(self, table: str, columns: Sequence[str] | None, where: Filter | None, dtype: Floats) -> pa.Table:
+    def _read(
+        self,
+        table: str,
+        columns: Sequence[str] | None,
+        values: Mapping[str, str],
+        where: str | None = None,
+        dtype: Floats = "float16",
+    ) -> pa.Table:
         from storage.scan import as_single
 
+        schema = self.schema(table)
+        condition = _condition(schema, table, values, where)
         try:
-            rows = self._rows.read(table, columns, where)
+            rows = self._lance.described(table, columns or schema.names, condition)
         except KeyError as error:
             raise QueryError(error.args[0]) from None
         return rows.cast(as_single(rows.schema)) if dtype == "float32" else rows

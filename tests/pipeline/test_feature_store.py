@@ -21,7 +21,8 @@ from pipeline.store_model import StoreModel
 from stages.settings import ModelSettings
 from stages.stage import weights_cache
 from storage.files import write_atomic
-from storage.schemas import to_numpy
+from storage.lance import Projection
+from storage.schemas import cache_schema, to_numpy
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,14 @@ def test_a_store_is_told_by_its_tables(store):
     told = store.tables()
     assert told["database"] == ["crops", "descriptors", "images"]
     assert {"whole", "views.random", "views.guided", "texts", "descriptors.marks", "methods.abs"} <= set(told["shards"])
+    assert "evaluate/methods.abs" in told["shards"], "methods.abs are its predictions, of the stage before"
+    assert {
+        name: store.scan(name).read_all().num_rows for name in ("methods.abs", "evaluate/methods.abs", "texts")
+    } == {
+        "methods.abs": 12,
+        "evaluate/methods.abs": 1,
+        "texts": store.scan("texts", columns=["key"]).read_all().num_rows,
+    }
 
 
 def test_a_vector_finds_what_its_text_finds_and_an_image_finds_itself(store, finished_job):
@@ -135,6 +144,26 @@ def test_a_store_without_its_weights_is_read_and_not_asked(store, tmp_path):
         without.search("a red breast")
 
 
+def test_cached_crops_are_searched_and_read_by_class(store, tmp_path):
+    crops = store.to_arrow("crops", where="class = 'wren' AND view = 'random'")
+    count, made_by = len(crops), store.schema("crops").metadata
+    told = {"set": ["marks"] * count, "text": ["a short tail"] * count, "similarity": [0.25] * count}
+    numbers = {name: list(range(count)) for name in ("descriptor", "shot", "seed")}
+    kept = crops.drop_columns(["kind", "split"]).to_pydict() | told | numbers
+    schema = cache_schema(24, made_by)
+    Projection(str(tmp_path)).upsert(
+        "cache", schema, pa.table({name: pa.array(kept[name], schema.field(name).type) for name in schema.names})
+    )
+    caching = FeatureStore(store.store, str(tmp_path), store.model, {})
+    hits = caching.search("a red breast", table="cache", descriptors="marks", where="shot < 3", k=9)
+    expected = store.search("a red breast", where="view = 'random'", class_name="wren", k=100)
+    shots = crops["id"].to_pylist()[:3]
+    assert [hit["id"] for hit in hits] == [hit["id"] for hit in expected if hit["id"] in shots]
+    assert {hit["descriptor_similarity"] for hit in hits} == {0.25}
+    assert caching.cache("wren").num_rows == count
+    assert caching.cache("blue jay").num_rows == 0
+
+
 def test_tables_are_read_by_image_and_class(store):
     assert store.images()["id"].to_pylist().count("test/wren/0.png") == 1
     crops = store.crops("test/wren/0.png")
@@ -176,7 +205,7 @@ def test_shards_are_scanned_whole_or_by_column_as_stored_or_in_single_floats(sto
     ("table", "columns", "words"),
     [
         ("hole", None, "there is no 'hole'; tables of shards are .*views.guided"),
-        ("crops", None, "'crops' is a table of the database: use to_arrow"),
+        ("crops", None, "'crops' is in the database: use to_arrow"),
         ("whole", ["klass"], r"no columns \['klass'\]; it has \['key'"),
     ],
 )

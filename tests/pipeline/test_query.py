@@ -48,7 +48,7 @@ def test_options_and_a_condition_restrict_the_rows_together(fieldmark, finished_
         (["--where", "klass = 'wren'"], ["where", "'klass'", "image, view, kind, number, class, split"]),
         (["--where", "class = 'wren'; DELETE FROM crops"], ["where", "';"]),
         (["--table", "images", "--where", "number = 1"], ["'number'", "version, uri, class, split, width, height"]),
-        (["--min-similarity", "2"], ["min-similarity", "-1"]),
+        (["--min-similarity", "2"], ["--min-similarity", "1"]),
         (["--descriptors", "mark", "--table", "descriptors"], ["--descriptors mark", "Did you mean 'marks'?"]),
         (["--descriptors", "marks"], ["--descriptors marks: not in this table", "none"]),
         (["--table", "cache", "--split", "query"], ["--split query: not in this table"]),
