@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -215,7 +217,6 @@ def test_a_scan_that_cannot_be_meant_is_refused_with_what_would_be_right(store, 
 
 
 def test_duckdb_reads_what_was_cast(store):
-    duckdb = pytest.importorskip("duckdb")
     whole = store.scan("whole", "float32")
     assert duckdb.sql("SELECT count(*), max(len(vectors)) FROM whole").fetchall() == [(12, 24)]
     crops = store.to_arrow("crops", dtype="float32")
@@ -225,8 +226,6 @@ def test_duckdb_reads_what_was_cast(store):
 
 
 def test_plain_lancedb_reads_the_tables(store):
-    import lancedb
-
     crops = lancedb.connect(store.database).open_table("crops")
     vector = store.model.encode_text("a red breast")
     found = crops.search(vector).distance_type("cosine").where("class = 'red robin'").limit(3).to_list()
