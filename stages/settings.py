@@ -317,6 +317,18 @@ class EvaluateSettings(Settings):
     """bins of equal width, of the predicted class's probability, behind the calibration error"""
 
 
+class ProjectSettings(Settings):
+    """Which LanceDB tables are kept beside `images` and `descriptors`, and how they are searched."""
+
+    crops: bool = True
+    """whether every crop is shown in table `crops`; their features stay in the shards anyway"""
+    cache: bool = True
+    """whether the crops that descriptions chose are shown in table `cache`, where a method caches any"""
+    index: Literal["auto", "none"] = "auto"
+    """auto: tables of 50,000 rows and more get an index, and a search through it is quick and finds nearly all of the
+    best; none: every search compares all rows"""
+
+
 def _check_order(settings: Settings, low: str, high: str) -> None:
     if getattr(settings, low) > getattr(settings, high):
         raise ValueError(f"{low} ({getattr(settings, low)}) must not exceed {high} ({getattr(settings, high)})")

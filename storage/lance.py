@@ -1,13 +1,13 @@
 """LanceDB as a projection of the shards: tables kept by upserts of rows and deletes of ids no longer wanted.
 
 One database a feature fingerprint; it can be removed and projected again at any time. One process at a time
-commits. The table schemas are in `storage.schemas`, filters in `storage.lance_filter` and `storage.lance_where`,
-indexes in `storage.lance_index`, tags in `storage.lance_versions`; lancedb itself is imported when a database is opened.
+commits. Schemas are in `storage.schemas`, filters in `storage.lance_filter` and `storage.lance_where`, indexes in
+`storage.lance_index`, tags in `storage.lance_versions`; lancedb itself is imported when a database is opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from storage import lance_index, lance_versions
 from storage.filesystems import is_object_uri, lance_options
-from storage.lance_filter import Filter, value_sql
+from storage.lance_filter import Filter, where_in
 from storage.markers import drop_marker
 
 UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
@@ -48,7 +48,8 @@ class Projection:
 
         `rows` has the schema's columns, in any order. Up to `UPSERT_ROWS` of them are one commit: all or none is
         there. The table's marker is dropped first. ValueError for a repeated or missing id, for other columns, and for
-        a table that was made with another schema or other metadata (another model): its rows must not mix with these.
+        a table that was made with another schema or other metadata (other weights), the model's name aside: its rows
+        must not mix with these.
         """
         rows = _conform(rows, schema, table)
         drop_marker(self.uri, table)
@@ -69,8 +70,7 @@ class Projection:
         drop_marker(self.uri, table)
         before = opened.count_rows()
         for start in range(0, len(ids), DELETE_ROWS):
-            listed = ", ".join(value_sql(one) for one in ids[start : start + DELETE_ROWS].to_pylist())
-            opened.delete(f"id IN ({listed})")
+            opened.delete(where_in("id", ids[start : start + DELETE_ROWS].to_pylist()).sql)
         return before - opened.count_rows()
 
     def drop(self, table: str) -> None:
@@ -95,14 +95,13 @@ class Projection:
 
         `columns` are the columns wanted, `vector` among them if it is named; KeyError for one that is not there.
         """
-        opened = self._existing(table)
-        if opened is None:
-            return pa.table({})
-        names = opened.schema.names
-        if unknown := set(columns or ()) - set(names):
-            raise KeyError(f"table {table!r} has no columns {sorted(unknown)}; it has {names}")
-        query = opened.search().select(list(columns) if columns else [name for name in names if name != "vector"])
-        return (query if where is None else query.where(where.sql)).to_arrow()
+        reader = self._reader(table, columns, where)
+        return pa.table({}) if reader is None else reader.read_all()
+
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The same of all rows, some thousands at a time: the table as it was at the first, whatever changes since."""
+        for batch in self._reader(table, columns, None) or ():
+            yield pa.table(batch)
 
     def search(
         self,
@@ -118,10 +117,11 @@ class Projection:
 
         Rows must pass the filter, and be similar by `at_least`. Where the table has an index (`build_index`) and the
         filter leaves many rows, a twelfth of its partitions is looked at, nearest first, and more until k rows are
-        found: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the cosine, from -1 to 1; the query is rounded
-        to fp16 like the rows, so it is right to about 1e-3. A column of that name (in `cache`, that of a crop with its
-        description) is given as `descriptor_similarity`. Rows with a zero vector are never found. LookupError for a
-        missing table, ValueError for a vector of another length or without a direction.
+        found: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the cosine,
+        from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. A column of that name
+        (in `cache`, that of a crop with its description) is given as `descriptor_similarity`. Rows with a zero vector
+        are never found. LookupError for a missing table, ValueError for a vector of another length or without a
+        direction.
         """
         opened = self._wanted(table)
         names = [name for name in opened.schema.names if name != "vector"]
@@ -129,10 +129,7 @@ class Projection:
         query = query.distance_type("cosine").select([*names, "_distance"]).limit(k)
         few = where is not None and opened.count_rows(where.sql) < lance_index.INDEX_ROWS
         index = None if exact or few else lance_index.vector_index(opened)
-        if index is None:
-            query = query.bypass_vector_index()
-        else:
-            query = query.minimum_nprobes(index.probes).maximum_nprobes(0)
+        query = query.minimum_nprobes(index.probes).maximum_nprobes(0) if index else query.bypass_vector_index()
         if where is not None:
             query = query.where(where.sql, prefilter=True)
         called = {name: "descriptor_similarity" if name == "similarity" else name for name in names}
@@ -177,6 +174,16 @@ class Projection:
         for table in self.tables():
             lance_versions.tag_version(self._wanted(table), run)
 
+    def _reader(self, table: str, columns: Sequence[str] | None, where: Filter | None) -> pa.RecordBatchReader | None:
+        opened = self._existing(table)
+        if opened is None:
+            return None
+        names = opened.schema.names
+        if unknown := set(columns or ()) - set(names):
+            raise KeyError(f"table {table!r} has no columns {sorted(unknown)}; it has {names}")
+        query = opened.search().select(list(columns) if columns else [name for name in names if name != "vector"])
+        return (query if where is None else query.where(where.sql)).to_batches()
+
     def _wanted(self, table: str) -> Any:
         opened = self._existing(table)
         if opened is None:
@@ -196,13 +203,18 @@ class Projection:
         opened = self._existing(table)
         if opened is None:
             return self._database.create_table(table, schema=schema)
-        if not opened.schema.equals(schema, check_metadata=True):
+        if not _deciding(opened.schema).equals(_deciding(schema), check_metadata=True):
             raise ValueError(
                 f"table {table!r} of {self.uri} was made as\n{opened.schema}\n"
                 f"and cannot take rows of\n{schema}\n"
                 "Remove that database, or use another one: it is rebuilt from the shards."
             )
         return opened
+
+
+def _deciding(schema: pa.Schema) -> pa.Schema:
+    """The schema without what is told for people: the same weights may lie elsewhere now."""
+    return schema.with_metadata({name: value for name, value in (schema.metadata or {}).items() if name != b"model"})
 
 
 def _conform(rows: pa.Table, schema: pa.Schema, table: str) -> pa.Table:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Value = str | int | float | bool
@@ -30,6 +30,11 @@ def where_equal(values: Mapping[str, str | int | None]) -> Filter | None:
     """
     terms = [f"{column_sql(name)} {_equals(value)}" for name, value in values.items()]
     return Filter(" AND ".join(terms)) if terms else None
+
+
+def where_in(column: str, values: Sequence[str]) -> Filter:
+    """Rows whose column is one of these texts, of which there may be thousands. ValueError for no column name."""
+    return Filter(f"{column_sql(column)} IN ({', '.join(map(value_sql, values))})" if values else "false")
 
 
 def both(one: Filter | None, other: Filter | None) -> Filter | None:

@@ -35,7 +35,7 @@ class VectorIndex(NamedTuple):
 
     @property
     def probes(self) -> int:
-        """How many partitions a query looks at, the nearest first; more where these have fewer rows than it asks for."""
+        """How many partitions a query looks at, nearest first; more where these have fewer rows than it asks for."""
         return min(self.partitions, max(FEWEST_PROBES, self.partitions // SHARE))
 
 

@@ -123,6 +123,10 @@ def cache_schema(d: int, metadata: Mapping[str, str] | None = None) -> pa.Schema
 
 
 def _schema(columns: list[tuple[str, pa.DataType]], d: int, metadata: Mapping[str, str] | None) -> pa.Schema:
-    """Every table: a non-null `id` first, `vector` fp16 last; metadata names model, weights, fingerprint."""
+    """Every table: a non-null `id` first, `vector` fp16 last.
+
+    Metadata, all texts: `weights` (their hash) and `fingerprint` (of the features) decide which rows may stand in one
+    table; `model` (what the job calls it) tells people what the weights are.
+    """
     fields = [pa.field("id", pa.string(), nullable=False), *(pa.field(*column) for column in columns)]
     return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), d))], metadata=metadata or None)

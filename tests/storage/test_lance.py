@@ -13,7 +13,7 @@ from storage.lance_filter import where_equal
 from storage.markers import marker, write_marker
 from storage.schemas import crops_schema, descriptors_schema, fixed_list
 
-SCHEMA = descriptors_schema(3, {"model": "tiny", "fingerprint": "abc"})
+SCHEMA = descriptors_schema(3, {"model": "tiny", "weights": "w", "fingerprint": "abc"})
 NASTY = ["O'Brien's finch", '"; DROP', "'; DROP TABLE descriptors; --", "a\\'b", "100%_`ü`\n", "''", ""]
 
 
@@ -169,12 +169,20 @@ def test_rows_under_a_similarity_are_left_out(database):
 
 def test_rows_of_another_model_or_shape_never_mix_with_those_of_a_table(database):
     database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
-    for other in (SCHEMA.with_metadata({"model": "other", "fingerprint": "abc"}), SCHEMA.with_metadata(None)):
+    for other in (SCHEMA.with_metadata({"weights": "other", "fingerprint": "abc"}), SCHEMA.with_metadata(None)):
         with pytest.raises(ValueError, match="was made as"):
             database.upsert("descriptors", other, rows(["b"], [[1, 0, 0]]))
     with pytest.raises(ValueError, match="do not fit"):
         database.upsert("descriptors", descriptors_schema(4), rows(["b"], [[1, 0, 0]]))
     assert ids_of(database) == {"a"}
+
+
+def test_the_same_weights_under_another_name_are_the_same_model(database):
+    database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
+    moved = SCHEMA.with_metadata({"model": "moved", "weights": "w", "fingerprint": "abc"})
+    database.upsert("descriptors", moved, rows(["b"], [[0, 1, 0]]))
+    assert ids_of(database) == {"a", "b"}
+    assert database.schema("descriptors").metadata[b"model"] == b"tiny"
 
 
 def test_rows_without_one_id_each_or_with_other_columns_are_refused(database):

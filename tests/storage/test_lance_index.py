@@ -1,4 +1,4 @@
-"""Indexes and versions of LanceDB tables: what they cover, what a search through them finds, what stays and what goes."""
+"""Indexes and versions of LanceDB tables: what they cover, what a search through them finds, what stays."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_a_filter_that_leaves_few_rows_has_them_all_compared(database, monkeypat
     for query in vectors[:30]:
         assert found(database, query, where=far) == found(database, query, where=far, exact=True)
     monkeypatch.setattr(lance_index, "INDEX_ROWS", 100)
-    assert {int(one) % CLUSTERS for one in found(database, vectors[0], where=far)} == {7}, "far from the first looked at"
+    assert {int(one) % CLUSTERS for one in found(database, vectors[0], where=far)} == {7}, (
+        "far from the first looked at"
+    )
     assert len(database.search("descriptors", vectors[0].tolist(), k=100, where=far)) == 100
 
 
