@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +43,7 @@ def read_token_frame(name: str, weights: str | None) -> TokenFrame:
     """
     try:
         known = name if not name.startswith(HUB) else FOLDER + str(download_config(name).parent)
-        with torch.device("meta"):
+        with torch.device("meta"), _without_warnings():
             model = open_clip.create_model(known, load_weights=False, pretrained_text=False, device="meta")
     except Exception as error:  # whatever open_clip, timm and the hub raise, as in `load_tower`
         raise ModelError(f"model {name!r}: its configuration cannot be read ({error})") from error
@@ -50,3 +53,14 @@ def read_token_frame(name: str, weights: str | None) -> TokenFrame:
     tag = {} if name.startswith((HUB, FOLDER)) or not weights else open_clip.get_pretrained_cfg(name, weights)
     mode = (tag or model.visual.preprocess_cfg).get("resize_mode", "shortest")
     return TokenFrame(tower.grid, squashed=mode == "squash")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns that a model has no weights; nobody asks this one for a feature."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

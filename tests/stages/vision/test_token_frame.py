@@ -33,8 +33,9 @@ def test_what_a_window_shows_is_what_its_box_holds(width, height, squashed):
     assert (seen - lit).abs().mean() < 8  # only pixels along the edges, which resizing blurs
 
 
-def test_the_frame_of_a_model_is_that_of_its_architecture_and_its_weights_tag(tiny_model):
+def test_the_frame_of_a_model_is_that_of_its_architecture_and_its_weights_tag(tiny_model, caplog):
     assert read_token_frame(f"local-dir:{tiny_model}", None) == TokenFrame(4, squashed=False)
+    assert caplog.records == []  # that no weights are loaded is meant
     assert read_token_frame("ViT-B-16", "openai") == TokenFrame(14, squashed=False)
     assert read_token_frame("ViT-B-16-SigLIP", "webli") == TokenFrame(14, squashed=True)
     assert read_token_frame("ViT-B-32", "/weights/of/my/own.safetensors") == TokenFrame(7, squashed=False)
