@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from pipeline.explain_document import figure, place_crops, rank_classes, tell_class
 from pipeline.find_image import find_image
 from pipeline.job_error import JobError
 from pipeline.plan import READ_SPLITS, Plan
@@ -23,7 +24,6 @@ from stages.methods.explaining import explains
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.methods.explaining import Spoken
     from stages.predictions import Reading
     from stages.stage import Table
 
@@ -73,44 +73,51 @@ def explain_image(
 
     Raises JobError for a call that cannot be meant, NotComputed before the image was scored, CannotExplain.
     """
-    import torch
-
-    from stages.predictions import load_features, load_texts
-    from storage.shards import ShardTable
-
     plan = chosen.plan
     of_method = _choose_method(chosen.job.methods, method)
     _check_classes(others, plan.inputs.classes)
     row = find_image(plan.inputs.manifest, image, chosen.call("predict", "--image", image))
     table, notes = _choose_table(plan, of_method, seed)
-    _check_scored(plan, table, row)
+    _check_scored(chosen, table, row)
     reading, of_seed = table.plan
-    tables = {folder: ShardTable(folder) for folder in {reading.whole, reading.view} - {None}}
-    features, texts = load_features([reading], [row["key"]], tables), load_texts(reading)
-    with torch.inference_mode():
-        logits = reading.method.logits(features, reading.method.prepare(texts)).float()[0]
-        logits = logits if reading.tied is None else logits[reading.tied]
-        stored = _check_agrees(table, row, logits, texts.logit_scale)
-        ranked, probabilities = _probabilities(reading, logits * reading.method.probability_scale(features))
-        names = _choose_classes(stored, row["class"], ranked, others)
-        every = list(reading.prompts)
-        spoken = reading.method.explain(features, texts, [every.index(name) for name in names])
-    crops, told = _place_crops(chosen, reading, row["key"], spoken)
-    classes = []
-    for place, name in enumerate(names):
-        known = {"class": name, "logit": _figure(logits[every.index(name)]), "probability": probabilities.get(name)}
-        said = reading.prompts[name][spoken.first_text :]
-        classes.append(known | _tell_class(spoken, place, crops, said, top))
-    document = {
+    document, told = _explain(chosen, table, row, others, top)
+    head = {
         "image": row["id"],
         "label": row["class"],
         "method": of_method,
         "seed": of_seed,
         "draw": reading.method.draw,
-        "predicted": stored,
-        "classes": classes,
     }
-    return Explanation(document, row["uri"], (*notes, *told))
+    return Explanation(head | document, row["uri"], (*notes, *told))
+
+
+def _explain(
+    chosen: Prepared, table: Table, row: dict[str, Any], others: Sequence[str], top: int
+) -> tuple[dict[str, Any], list[str]]:
+    """What is predicted, the classes, and what to say of them."""
+    import torch
+
+    from stages.predictions import load_features, load_texts
+    from storage.shards import ShardTable
+
+    reading = table.plan[0]
+    tables = {folder: ShardTable(folder) for folder in {reading.whole, reading.view} - {None}}
+    features, texts = load_features([reading], [row["key"]], tables), load_texts(reading)
+    with torch.inference_mode():
+        logits = reading.method.logits(features, reading.method.prepare(texts)).float()[0]
+        logits = logits if reading.tied is None else logits[reading.tied]
+        stored = _check_agrees(chosen, table, row, logits, texts.logit_scale)
+        ranked, probabilities = rank_classes(reading, logits * reading.method.probability_scale(features))
+        names = _choose_classes(stored, row["class"], ranked, others)
+        every = list(reading.prompts)
+        spoken = reading.method.explain(features, texts, [every.index(name) for name in names])
+    crops, told = place_crops(chosen.job.model, reading, row["key"], spoken)
+    classes = []
+    for place, name in enumerate(names):
+        known = {"class": name, "logit": figure(logits[every.index(name)]), "probability": probabilities.get(name)}
+        said = reading.prompts[name][spoken.first_text :]
+        classes.append(known | tell_class(spoken, place, crops, said, top))
+    return {"predicted": stored, "classes": classes}, told
 
 
 def _choose_method(methods: Sequence[Method], named: str | None) -> str:
@@ -145,7 +152,7 @@ def _choose_table(plan: Plan, method: str, seed: int | None) -> tuple[Table, lis
     tables = [table for table in scoring.tables if table.plan[0].method.row_name == method]
     seeds = list(dict.fromkeys(table.plan[1] for table in tables))
     if seed is not None and seed not in seeds:
-        raise JobError(f"--seed {seed}: {method} was scored for {', '.join(map(str, seeds))}")
+        raise JobError(f"--seed {seed}: {method} is scored on crops of seed {', '.join(map(str, seeds))}")
     of_seed = seeds[0] if seed is None else seed
     notes = []
     if seed is None and len(seeds) > 1:
@@ -156,48 +163,38 @@ def _choose_table(plan: Plan, method: str, seed: int | None) -> tuple[Table, lis
     return drawn[0], notes
 
 
-def _check_scored(plan: Plan, table: Table, row: dict[str, Any]) -> None:
+def _check_scored(chosen: Prepared, table: Table, row: dict[str, Any]) -> None:
     """Raise unless the image has a prediction in this table."""
     key, image = row["key"], row["id"]
     if pc.index(table.wanted, key).as_py() >= 0:
         if pc.index(table.missing, key).as_py() >= 0:
             raise NotComputed(f"{table.name}: {image} has no prediction yet")
         return
-    for reject in plan.rejects:
+    again = chosen.call("run", "--retry-rejects")
+    for reject in chosen.plan.rejects:
         if reject["key"] == key:
-            raise CannotExplain(
-                f"{image} was rejected: {reject['reason']}; once it is mended, run with --retry-rejects"
-            )
+            raise CannotExplain(f"{image} was rejected: {reject['reason']}; once it is mended: {again}")
     raise CannotExplain(
         f"{image} is an image of the {row['split']} split, and only those of {', '.join(READ_SPLITS)} get predictions: "
         "they are chosen under dataset.splits"
     )
 
 
-def _check_agrees(table: Table, row: dict[str, Any], logits: Tensor, scale: float) -> str:
+def _check_agrees(chosen: Prepared, table: Table, row: dict[str, Any], logits: Tensor, scale: float) -> str:
     """The predicted class. Raises CannotExplain where the stored logits are not those of the stored features."""
     reading = table.plan[0]
     stored = table.keeper.read([row["key"]], ["classes", "logits"]).to_pylist()[0]
     # A prediction whose iterations ended early depends on its batch, by as much as the mass may be off.
     slack = AGREE + scale * (getattr(reading.method, "tolerance", None) or 0.0)
-    every = list(reading.prompts)
+    every, again = list(reading.prompts), chosen.call("run", "--force", "score")
     for name, logit in zip(stored["classes"], stored["logits"], strict=True):
         found = float(logits[every.index(name)])
         if abs(found - logit) > slack + 1e-5 * abs(logit):
             raise CannotExplain(
                 f"{table.name}: the stored logit of {row['id']} for {name} is {logit:.6g}, its stored features give "
-                f"{found:.6g}: the table is not of these features; `fieldmark run JOB --force score` makes it again"
+                f"{found:.6g}: the table is not of these features; made again by: {again}"
             )
     return stored["classes"][0]
-
-
-def _probabilities(reading: Reading, scaled: Tensor) -> tuple[list[str], dict[str, float]]:
-    """The classes that may be predicted, best first, and their probabilities."""
-    place = {name: number for number, name in enumerate(reading.prompts)}
-    shares = scaled[[place[name] for name in reading.classes]].softmax(dim=0)
-    order = shares.sort(descending=True, stable=True).indices.tolist()
-    found = {name: _figure(share) for name, share in zip(reading.classes, shares, strict=True)}
-    return [reading.classes[number] for number in order], found
 
 
 def _choose_classes(predicted: str, label: str | None, ranked: Sequence[str], named: Sequence[str]) -> list[str]:
@@ -206,69 +203,3 @@ def _choose_classes(predicted: str, label: str | None, ranked: Sequence[str], na
     if not others and label is not None and label != predicted:
         others = [label]
     return [predicted, *(others or [name for name in ranked if name != predicted][:1])]
-
-
-def _place_crops(
-    chosen: Prepared, reading: Reading, key: str, spoken: Spoken
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Kind, number and box of each row that speaks, and what to say where boxes are not known."""
-    from stages.vision.model_error import ModelError
-    from storage.schemas import to_numpy
-    from storage.shards import ShardTable
-
-    size = ShardTable(reading.whole).read([key], ["width", "height"]).to_pylist()[0]
-    kinds, notes = {kind for kind, _ in spoken.rows}, []
-    places: dict[str, list[dict[str, Any]]] = {"whole": [{"box": [0, 0, size["width"], size["height"]]}]}
-    if "raw" in kinds:
-        boxes = to_numpy(ShardTable(reading.view).read([key], ["boxes"])["boxes"], (-1, 4))[0]
-        places["raw"] = [{"box": box} for box in boxes.tolist()]
-    if "feature" in kinds:
-        windows = to_numpy(ShardTable(reading.view).read([key], ["windows"])["windows"], (-1, 4))[0]
-        try:
-            from stages.vision.token_frame import read_token_frame
-
-            frame = read_token_frame(chosen.job.model.name, chosen.job.model.weights)
-            boxes = frame.boxes(windows, size["width"], size["height"]).tolist()
-        except ModelError as error:
-            boxes = [None] * len(windows)
-            notes.append(f"where feature crops lie is told in tokens alone: {error}")
-        places["feature"] = [
-            {"box": box, "window": window} for box, window in zip(boxes, windows.tolist(), strict=True)
-        ]
-    return [{"kind": kind, "number": number, **places[kind][number]} for kind, number in spoken.rows], notes
-
-
-def _tell_class(
-    spoken: Spoken, place: int, crops: Sequence[dict[str, Any]], texts: Sequence[str], top: int
-) -> dict[str, Any]:
-    """Rest, crops, descriptors and best pairs of one class, whose padding is cut off."""
-    mass, cosines, parts = (
-        side[place, :, : len(texts)] for side in (spoken.mass, spoken.cosines, spoken.contributions)
-    )
-
-    def pair(crop: int, text: int) -> dict[str, Any]:
-        figures = {"mass": mass, "cosine": cosines, "contribution": parts}
-        return {"crop": crop, "descriptor": text} | {name: _figure(of[crop, text]) for name, of in figures.items()}
-
-    best = parts.flatten().sort(descending=True, stable=True).indices[:top].tolist()
-    descriptors = [
-        {
-            "text": text,
-            "mass": _figure(mass[:, number].sum()),
-            "contribution": _figure(parts[:, number].sum()),
-            "by_crop": [_figure(share) for share in mass[:, number]],
-            "best": pair(int(parts[:, number].argmax()), number),
-        }
-        for number, text in enumerate(texts)
-    ]
-    return {
-        "rest": _figure(spoken.rest[place]),
-        "crops": [crop | {"weight": _figure(mass[number].sum())} for number, crop in enumerate(crops)],
-        "descriptors": descriptors,
-        "pairs": [pair(*divmod(number, len(texts))) for number in best],
-    }
-
-
-def _figure(value: Any) -> float:
-    """Six digits: what float32 holds."""
-    return float(f"{float(value):.6g}")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.job_error import JobError
 
-LOOKED_AT = 20_000
+LOOKED_AT = 4_000
 """Ids among which near ones are looked for: those that would stand beside what was given."""
 
 
