@@ -24,7 +24,6 @@ from stages.methods.explaining import explains
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.predictions import Reading
     from stages.stage import Table
 
 PREFERRED = ("dnd", "abs", "wca", "crops_mean")
