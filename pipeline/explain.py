@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.explain_document import figure, place_crops, rank_classes, tell_class
 from pipeline.find_image import find_image
 from pipeline.job_error import JobError
-from pipeline.plan import READ_SPLITS, Plan
+from pipeline.plan import Plan
 from pipeline.predict import NotComputed
 from pipeline.prepared import Prepared
 from stages.methods import Method
@@ -174,7 +174,7 @@ def _check_scored(chosen: Prepared, table: Table, row: dict[str, Any]) -> None:
         if reject["key"] == key:
             raise CannotExplain(f"{image} was rejected: {reject['reason']}; once it is mended: {again}")
     raise CannotExplain(
-        f"{image} is an image of the {row['split']} split, and only those of {', '.join(READ_SPLITS)} get predictions: "
+        f"{image} is an image of the {row['split']} split, and only those of query get predictions: "
         "they are chosen under dataset.splits"
     )
 

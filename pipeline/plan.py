@@ -102,7 +102,7 @@ def stages_of(job: Job) -> list[Stage]:
         Score(job.seeds, job.score),
         *([AtTestTime(job.seeds, job.score)] if any(isinstance(one, StreamMethod) for one in job.methods) else []),
         Evaluate(job.evaluate),
-        Project(job.methods, job.descriptors),
+        Project(job.methods, job.descriptors, job.project),
     ]
     return _ordered(stages)
 

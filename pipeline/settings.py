@@ -23,6 +23,7 @@ from stages.settings import (
     GuidedView,
     GuideSettings,
     ModelSettings,
+    ProjectSettings,
     PromptedView,
     RandomGuide,
     RandomView,
@@ -93,6 +94,8 @@ class Job(Settings):
     """what is kept of every prediction"""
     evaluate: EvaluateSettings = EvaluateSettings()
     """how accuracy is reported"""
+    project: ProjectSettings = ProjectSettings()
+    """what LanceDB shows of the features, and how it is searched"""
     max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
     """share of images that may be unreadable before a stage stops (never at ten or fewer)"""
 

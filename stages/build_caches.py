@@ -27,7 +27,11 @@ IMAGES_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class CacheSource:
-    """What a table of chosen crops is made of."""
+    """What a table of chosen crops is made of: its `Table.plan`.
+
+    The table's rows: `key` (IMAGE KEY#CLASS), `crops` (list of int32: the crop of each description, in the order of
+    `prompts`) and `similarities` (list of float32).
+    """
 
     view: Table
     view_title: str
@@ -36,7 +40,7 @@ class CacheSource:
     prompts: Mapping[str, list[str]]
     """descriptions by class id"""
     shots: pa.Table
-    """key, id, class, seed and shot: one row a seed and image drawn under it"""
+    """key, id, class, seed, and shot from 0: one row a seed and image drawn under it"""
     texts: str
     """folder of the encoded descriptions"""
     crops: int

@@ -33,8 +33,6 @@ from storage.shards import REJECTS_SCHEMA
 NOT_KEPT = "none"
 """In place of a digest: the database should not have that table."""
 
-_DEFAULTS = ProjectSettings()
-
 
 @dataclass(frozen=True)
 class Markers:
@@ -70,7 +68,7 @@ class Project(Stage):
         self,
         methods: Sequence[Method],
         sets: Mapping[str, DescriptorSettings],
-        settings: ProjectSettings = _DEFAULTS,
+        settings: ProjectSettings,
     ):
         self.methods = methods
         self.sets = sets
@@ -83,7 +81,7 @@ class Project(Stage):
         """
         encoded = inputs.complete("encode_images")
         (texts,) = inputs.complete("encode_text")
-        caches = inputs.complete("build_caches") if self.settings.cache else ()
+        caches = _of_different_crops(inputs.complete("build_caches")) if self.settings.cache else ()
         whole, views = encoded[0], {table.name.removeprefix("views."): table for table in encoded[1:]}
         fingerprints = {name: table.fingerprint for name, table in views.items()}
         ingredients = Ingredients(
@@ -91,14 +89,19 @@ class Project(Stage):
             version=self.version,
             rows={"whole": whole.fingerprint, "texts": texts.fingerprint, **fingerprints},
         )
-        images = _shown(inputs.manifest, encoded)
+        refused = frozenset().union(*(table.rejected for table in encoded))
+        images = _shown(inputs.manifest, whole.wanted, refused)
+        seen = {
+            name: images if table.wanted.equals(whole.wanted) else _shown(inputs.manifest, table.wanted, refused)
+            for name, table in views.items()
+        }
         descriptors = self._descriptors(inputs)
         rows = {
             "images": digest_columns([images[name] for name in ("key", "split", "class", "uri")]),
             "descriptors": digest_pairs((row["id"], row["text"]) for row in descriptors),
         }
         if self.settings.crops:
-            rows["crops"] = digest_columns([images[name] for name in ("key", "split", "class")])
+            rows["crops"] = _digest_crops(seen)
         if caches:
             rows["cache"] = digest_caches(caches)
         uri = os.path.join(inputs.store, "lance", digest({"stage": self.name, **ingredients.as_dict()}))
@@ -109,7 +112,7 @@ class Project(Stage):
                 ingredients=ingredients,
                 wanted=[f"{name}@{self._state(rows.get(name))}" for name in _PROJECTED],
                 keeper=Markers(uri, tuple(_PROJECTED)),
-                plan=Sources(whole, views if self.settings.crops else {}, texts, caches, descriptors, images),
+                plan=Sources(whole, views if self.settings.crops else {}, texts, caches, descriptors, images, seen),
             )
         ]
 
@@ -162,11 +165,27 @@ class Project(Stage):
         return None
 
 
-def _shown(manifest: pa.Table, encoded: Sequence[Table]) -> pa.Table:
-    """The images that every table has a row of."""
-    refused = frozenset().union(*(table.rejected for table in encoded))
-    wanted = without(encoded[0].wanted, refused)
+def _shown(manifest: pa.Table, wanted: pa.ChunkedArray, refused: frozenset[str]) -> pa.Table:
+    """The manifest's rows of the wanted images that no table refused."""
+    wanted = without(wanted, refused)
     return manifest if manifest["key"].equals(wanted) else manifest.filter(pc.is_in(manifest["key"], value_set=wanted))
+
+
+def _of_different_crops(caches: Sequence[Table]) -> list[Table]:
+    """The first table of each view set and descriptor set: ids in `cache` name these alone."""
+    first: dict[tuple[str, str], Table] = {}
+    for table in caches:
+        first.setdefault((table.plan.view_title, table.plan.set), table)
+    return list(first.values())
+
+
+def _digest_crops(seen: Mapping[str, pa.Table]) -> str:
+    """Of the images of each view set: mostly they are the same, and digested once."""
+    known = {id(images): images for images in seen.values()}
+    digests = {
+        place: digest_columns([images[name] for name in ("key", "split", "class")]) for place, images in known.items()
+    }
+    return digest({view: digests[id(images)] for view, images in seen.items()})
 
 
 def _bring_up_to_date(database: Any, name: str, sources: Sources, run: Run) -> None:

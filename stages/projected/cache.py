@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.build_caches import CacheSource, shot_keys
 from stages.projected.projected import Sources, gathered, in_parts, stale_rows
 from stages.stage import Table
 from storage.column_digest import digest_columns
@@ -23,25 +24,6 @@ if TYPE_CHECKING:
 IMAGES_AT_ONCE = 250
 
 _COMPARED = ("class", "text", "shot", "number", "similarity")
-
-
-@dataclass(frozen=True)
-class CacheSource:
-    """What a table of `build_caches` was chosen from: its `Table.plan`.
-
-    The table's rows: `key` (IMAGE KEY#CLASS), `crops` (list of int32: the crop of each description, in the order of
-    `prompts`) and `similarities` (list of float32).
-    """
-
-    view: Table
-    """the table of encode_images whose crops were chosen from"""
-    view_title: str
-    set: str
-    """the descriptor set"""
-    prompts: Mapping[str, Sequence[str]]
-    """class -> its descriptions, in order"""
-    shots: pa.Table
-    """one row a (seed, shot, image): key and id of the image, class, seed, shot (counted from 0 in a class and seed)"""
 
 
 def digest_caches(tables: Sequence[Table]) -> str:
@@ -108,7 +90,7 @@ def _chosen(shots: pa.Table, table: Table) -> pa.Table:
 
     source: CacheSource = table.plan
     classes = shots["class"].to_pylist()
-    keys = pc.binary_join_element_wise(shots["key"], shots["class"], "#")
+    keys = shot_keys(shots)
     distinct = pc.unique(keys)
     stored = table.keeper.read(distinct, ["crops", "similarities"]).take(pc.index_in(keys, value_set=distinct))
     counts = _descriptions(source, shots)

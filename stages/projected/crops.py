@@ -32,7 +32,7 @@ class ProjectedCrops:
         from storage.lance import UPSERT_ROWS
 
         for view, table in self.sources.views.items():
-            lacking = stale_rows(self.sources.images, self._shown(view), "key", _COMPARED)
+            lacking = stale_rows(self.sources.seen[view], self._shown(view), "key", _COMPARED)
             at_once = max(1, UPSERT_ROWS // _crops_an_image(table))
             for start in range(0, len(lacking), at_once):
                 yield _rows(lacking.slice(start, at_once), view, table).select(schema.names)
@@ -42,7 +42,7 @@ class ProjectedCrops:
 
         for view, table in self.sources.views.items():
             count = _crops_an_image(table)
-            gone = not_among(self._shown(view)["key"], self.sources.images["key"])
+            gone = not_among(self._shown(view)["key"], self.sources.seen[view]["key"])
             for keys in in_parts(gone, max(1, DELETE_ROWS // count)):
                 yield _crop_ids(keys, view, count)
 

@@ -21,10 +21,13 @@ class Sources:
     """view sets whose crops are shown, by name"""
     texts: Table
     caches: Sequence[Table]
-    """tables of `build_caches`, whose plans are `stages.projected.cache.CacheSource`"""
+    """tables of `build_caches`, whose plans are `stages.build_caches.CacheSource`"""
     descriptors: list[dict[str, Any]]
     """id, class, set, number and text of each"""
     images: pa.Table
+    """the manifest's rows of the images that are shown"""
+    seen: Mapping[str, pa.Table]
+    """those of the images whose crops are shown, by view set"""
 
 
 class Projected(Protocol):

@@ -12,9 +12,9 @@ import yaml
 
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
+from stages.build_caches import CacheSource
 from stages.encode_images import describe_table
 from stages.project import Project
-from stages.projected.cache import CacheSource
 from stages.settings import ProjectSettings
 from stages.stage import Ingredients, Run, Table
 from storage import lance, lance_index, lance_versions
@@ -83,6 +83,8 @@ def caches_of(plan, folder, prompts, shots, chosen=None) -> tuple[Table, ...]:
         "marks",
         prompts,
         pa.table({name: pa.array(column, ints.get(name)) for name, column in zip(names, columns, strict=True)}),
+        texts="",
+        crops=3,
     )
     wanted = sorted({f"{keys[image]}#{name}" for _, _, image, name in shots})
     made = [(chosen or place_of)(key, len(prompts[key.rsplit("#", 1)[1]])) for key in wanted]
