@@ -101,7 +101,7 @@ def _explain(
 
     reading = table.plan[0]
     tables = {folder: ShardTable(folder) for folder in {reading.whole, reading.view} - {None}}
-    features, texts = load_features([reading], [row["key"]], tables), load_texts(reading)
+    features, texts = load_features([reading], [row["key"]], tables), load_texts(reading.prompts, reading.texts)
     with torch.inference_mode():
         logits = reading.method.logits(features, reading.method.prepare(texts)).float()[0]
         logits = logits if reading.tied is None else logits[reading.tied]

@@ -15,6 +15,8 @@ from pipeline.commands.speaking import console, failed, print_json, say, wrong
 if TYPE_CHECKING:
     from pipeline.prepared import Prepared
 
+SPLITS = ("query", "support", "validation")
+
 
 def query(
     job: JobFile,
@@ -57,7 +59,7 @@ def query(
     chosen = prepare_one(job, sets or (), variant)
     loaded, plan = chosen.job, chosen.plan
     _check_one_of("--class", class_name, plan.inputs.classes)
-    _check_one_of("--split", split, plan.of("encode_images").stage.splits if table in ("crops", "images") else ())
+    _check_one_of("--split", split, SPLITS if table in ("crops", "images") else ())
     _check_one_of("--descriptors", descriptors, list(loaded.descriptors) if table in ("descriptors", "cache") else ())
     run_again = chosen.command(until="project")
     try:
