@@ -116,22 +116,26 @@ class Projection:
         """The k rows most similar to `vector` [d], best first: columns but the vector, and `similarity`.
 
         Rows must pass the filter, and be similar by `at_least`. Where the table has an index (`build_index`) and the
-        filter leaves many rows, a twelfth of its partitions is looked at, nearest first, and more until k rows are
-        found: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the cosine,
-        from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. A column of that name
-        (in `cache`, that of a crop with its description) is given as `descriptor_similarity`. Rows with a zero vector
-        are never found. LookupError for a missing table, ValueError for a vector of another length or without a
+        filter leaves 50,000 rows or more, the nearest partitions are looked at, as many as hold 50,000 such rows and
+        a twelfth of all: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the
+        cosine, from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. A column of that
+        name (in `cache`, that of a crop with its description) is given as `descriptor_similarity`. Rows with a zero
+        vector are never found. LookupError for a missing table, ValueError for a vector of another length or without a
         direction.
         """
         opened = self._wanted(table)
         names = [name for name in opened.schema.names if name != "vector"]
         query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
         query = query.distance_type("cosine").select([*names, "_distance"]).limit(k)
-        few = where is not None and opened.count_rows(where.sql) < lance_index.INDEX_ROWS
-        index = None if exact or few else lance_index.vector_index(opened)
-        query = query.minimum_nprobes(index.probes).maximum_nprobes(0) if index else query.bypass_vector_index()
+        index = None if exact else lance_index.vector_index(opened)
+        rows = passing = opened.count_rows()
         if where is not None:
             query = query.where(where.sql, prefilter=True)
+            passing = opened.count_rows(where.sql) if index else rows
+        if index is None or passing < max(lance_index.INDEX_ROWS, k):
+            query = query.bypass_vector_index()
+        else:
+            query = query.nprobes(index.probes(rows, passing))
         called = {name: "descriptor_similarity" if name == "similarity" else name for name in names}
         hits = [(hit, _cosine(hit["_distance"])) for hit in query.to_list()]
         return [

@@ -17,10 +17,10 @@ KEYED_ROWS = 100_000
 """Fewer ids are looked through one by one when rows are upserted or deleted."""
 FEWEST, MOST = 16, 8192
 """Partitions."""
-SHARE, FEWEST_PROBES = 12, 12
-"""Of the partitions one in so many is looked at, and no fewer than these: see `python -m benchmarks.query`."""
-SAMPLE = 64
-"""Vectors a partition that the partitions are learnt from."""
+PROBED_ROWS, SHARE = 50_000, 12
+"""A query looks at partitions of about so many rows, and at one in so many: see `python -m benchmarks.query`."""
+SAMPLE, ITERATIONS = 64, 20
+"""Vectors a partition that the partitions are learnt from, and rounds of k-means."""
 
 _NAME = re.compile(r"vector_ivf(\d+)")
 
@@ -33,10 +33,10 @@ class VectorIndex(NamedTuple):
     uncovered: int
     """rows that it does not cover"""
 
-    @property
-    def probes(self) -> int:
-        """How many partitions a query looks at, nearest first; more where these have fewer rows than it asks for."""
-        return min(self.partitions, max(FEWEST_PROBES, self.partitions // SHARE))
+    def probes(self, rows: int, passing: int) -> int:
+        """How many partitions a query looks at, nearest first, where so many of the table's rows pass its filter."""
+        unfiltered = max(PROBED_ROWS * self.partitions / rows, self.partitions / SHARE)
+        return min(self.partitions, math.ceil(unfiltered * rows / passing))
 
 
 def vector_index(table: Any) -> VectorIndex | None:
@@ -63,7 +63,7 @@ def index_vectors(table: Any) -> None:
 
     drop_vector_index(table)
     partitions = partitions_of(table.count_rows())
-    config = IvfFlat(distance_type="cosine", num_partitions=partitions, sample_rate=SAMPLE)
+    config = IvfFlat(distance_type="cosine", num_partitions=partitions, sample_rate=SAMPLE, max_iterations=ITERATIONS)
     try:
         table.create_index("vector", config=config, name=f"vector_ivf{partitions}")
     except RuntimeError as error:

@@ -96,8 +96,8 @@ def aligned_affinities(crops: Tensor, keys: Keys, texts: Tensor, mask: Tensor) -
     """The key of a descriptor against the crop that the same descriptor chooses here: q_cn . K_s (algorithms.md 7.2).
 
     `crops` [B, M, d], `texts` [C, N, d], unit rows, `mask` bool [C, N] -> [B, S], with weight 1 / N_c. q_cn is the crop
-    of an image with the largest cosine to descriptor n of class c, the first of equals. Chosen crops are gathered by
-    blocks, never all B x C x N of them, in the backward pass too; gradients flow to the keys.
+    of an image with the largest cosine to descriptor n of class c, the first of equals. Never are all B x C x N chosen
+    crops in memory, nor in the backward pass; gradients flow to the keys.
 
     Raises ValueError for a key of a descriptor that the mask leaves out, and for images without crops.
     """
