@@ -230,7 +230,7 @@ def test_on_a_page_names_are_text_bars_are_as_long_as_masses_and_a_crop_has_one_
 
 def test_a_page_of_an_image_that_is_gone_still_tells_the_rest(document):
     page = explanation_page(document, FileNotFoundError(2, "No such file or directory", "x"), "abs", 9)
-    assert "cannot be read: No such file or directory" in page
+    assert "cannot be shown: No such file or directory" in page
     assert "every crop has one vote" in page
 
 
