@@ -156,8 +156,8 @@ def sources(folder: Path, size: Size) -> Sources:
         vector = fixed_list(np.ones((1, size.d), np.float32))
         texts.keeper.append(pa.table({"key": ["text"], "vector": vector}), "benchmark")
     view = table("view", shots["key"], (RandomView(crops=size.descriptions), 0))
-    source = CacheSource(view, "random", "marks", prompts, pa.table(shots))
-    return Sources(view, {}, texts, [table("cache", [], source)], [], pa.table({}))
+    source = CacheSource(view, "random", "marks", prompts, pa.table(shots), texts="", crops=size.descriptions)
+    return Sources(view, {}, texts, [table("cache", [], source)], [], pa.table({}), {})
 
 
 def _centres(size: Size) -> np.ndarray:

@@ -17,7 +17,7 @@ KEYED_ROWS = 100_000
 """Fewer ids are looked through one by one when rows are upserted or deleted."""
 FEWEST, MOST = 16, 8192
 """Partitions."""
-PROBED_ROWS, SHARE = 50_000, 12
+PROBED_ROWS, SHARE = 24_000, 12
 """A query looks at partitions of about so many rows, and at one in so many: see `python -m benchmarks.query`."""
 SAMPLE, ITERATIONS = 64, 20
 """Vectors a partition that the partitions are learnt from, and rounds of k-means."""
@@ -48,8 +48,9 @@ def vector_index(table: Any) -> VectorIndex | None:
 
 
 def partitions_of(rows: int) -> int:
-    """Partitions for so many rows: about as many as rows in each."""
-    return min(MOST, max(FEWEST, math.isqrt(rows)))
+    """Partitions for so many rows: four times as many as rows in each. The smaller they are, the less is looked at
+    for the same recall, and the longer they take to make."""
+    return min(MOST, max(FEWEST, 2 * math.isqrt(rows)))
 
 
 def fits(index: VectorIndex, rows: int) -> bool:
