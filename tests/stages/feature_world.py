@@ -93,7 +93,7 @@ class World:
     def choose(self) -> list[pa.Table]:
         """The rows that tables of build_caches lacked, made and appended: key, image and class, a table each."""
         made = []
-        for table in self.plan().of("build_caches").tables:
+        for table in self.plan().inputs.tables("build_caches"):
             source, rows = table.plan, _lacking(table)
             if len(rows):
                 folders = (source.texts, source.view.keeper.folder, table.keeper.folder)
