@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from storage.shards import ShardTable
 
 D = 8
 SCALE = 20.0
-"""the model's logit scale"""
+"""the model's logit scale, where a world has no other"""
 FOLDERS = {"query": "test", "validation": "val", "support": "train"}
 
 
@@ -30,22 +30,31 @@ class World:
     def __init__(self, folder: Path, model: Path, write_job: Callable[..., Path]):
         self.folder, self.model, self.write_job = folder, model, write_job
         self.marks: dict[str, list[str]] = {}
+        self.scale = SCALE
 
     def add(self, split: str, **counts: int) -> None:
-        """Files of a split, so many of each class; without a label under the name `_`."""
+        """Files of a split until there are so many of each class; without a label under the name `_`."""
         for name, count in counts.items():
             where = self.folder / "photos" / FOLDERS[split] / ("" if name == "_" else name)
             where.mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                (where / f"{number}.png").write_bytes(b"")
+            for file in (where / f"{number}.png" for number in range(count)):
+                if not file.exists():
+                    file.write_bytes(b"")
 
-    def job(self, *methods: str | Mapping[str, Any], **keys: Any) -> None:
-        """Write the job file; descriptions are those of `marks`, read by the set `marks`."""
+    def job(self, *methods: str | Mapping[str, Any], classes: Sequence[str] = (), **keys: Any) -> None:
+        """Write the job file, and let describe run; descriptions are those of `marks`, the set `marks`.
+
+        `classes` are all there are, where folders do not say them.
+        """
         (self.folder / "marks.json").write_text(json.dumps(self.marks))
         splits = {split: name for split, name in FOLDERS.items() if (self.folder / "photos" / name).exists()}
+        dataset: dict[str, Any] = {"path": "photos", "splits": splits}
+        if classes:
+            (self.folder / "classes.txt").write_text("\n".join(classes))
+            dataset["classes"] = "classes.txt"
         self.file = self.write_job(
             self.folder,
-            dataset={"path": "photos", "splits": splits},
+            dataset=dataset,
             model={"name": f"local-dir:{self.model}"},
             **({"descriptors": {"marks": {"provider": "file", "path": "marks.json"}}} if self.marks else {}),
             methods=list(methods),
@@ -75,7 +84,7 @@ class World:
         missing = set(texts.missing.to_pylist())
         if said := {text: key for text, key in texts.plan.keys.items() if key in missing}:
             vectors = np.stack([self.text(text) for text in said]).astype(np.float32)
-            scales = pa.array([SCALE] * len(said), pa.float32())
+            scales = pa.array([self.scale] * len(said), pa.float32())
             rows = {"key": list(said.values()), "vector": fixed_list(vectors), "logit_scale": scales}
             texts.keeper.append(pa.table(rows), "run")
 
