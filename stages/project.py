@@ -194,9 +194,10 @@ def _bring_up_to_date(database: Any, name: str, sources: Sources, run: Run) -> N
     projected = _PROJECTED[name](sources, database)
     run.still_ours()
     database.upsert(name, schema, schema.empty_table())
+    write = database.upsert if database.count(name) else database.append  # ids are each written once
     for rows in projected.stale(schema):
         run.still_ours()
-        database.upsert(name, schema, rows)
+        write(name, schema, rows)
         run.advance(rows.num_rows, 0)
     for ids in projected.unwanted():
         run.still_ours()

@@ -51,9 +51,7 @@ class Projection:
         a table that was made with another schema or other metadata (other weights), the model's name aside: its rows
         must not mix with these.
         """
-        rows = _conform(rows, schema, table)
-        drop_marker(self.uri, table)
-        opened = self._open(table, schema)
+        rows, opened = self._begin(table, schema, rows)
         for start in range(0, rows.num_rows, UPSERT_ROWS):
             part = rows.slice(start, UPSERT_ROWS)
             opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(part)
@@ -61,6 +59,15 @@ class Projection:
             # What the tree of ids does not cover is looked through by every upsert.
             if self._grown[table] >= max(lance_index.KEYED_ROWS, opened.count_rows() // 20):
                 self.merge_files(table)
+
+    def append(self, table: str, schema: pa.Schema, rows: pa.Table) -> None:
+        """`upsert` for rows whose ids the table does not hold, which is for the caller to know.
+
+        Time and memory do not depend on how many rows there are, which those of an upsert do.
+        """
+        rows, opened = self._begin(table, schema, rows)
+        for start in range(0, rows.num_rows, UPSERT_ROWS):
+            opened.add(rows.slice(start, UPSERT_ROWS))
 
     def delete(self, table: str, ids: pa.Array | pa.ChunkedArray) -> int:
         """Delete the rows of these ids, `DELETE_ROWS` a commit; returns how many there were. Drops the marker first."""
@@ -177,6 +184,12 @@ class Projection:
         """Tag every table as what `run` left: LanceDB's `checkout("run-ID")` reads that again. Ten tags are kept."""
         for table in self.tables():
             lance_versions.tag_version(self._wanted(table), run)
+
+    def _begin(self, table: str, schema: pa.Schema, rows: pa.Table) -> tuple[pa.Table, Any]:
+        """The rows as the table takes them, and the table, whose marker is dropped."""
+        rows = _conform(rows, schema, table)
+        drop_marker(self.uri, table)
+        return rows, self._open(table, schema)
 
     def _reader(self, table: str, columns: Sequence[str] | None, where: Filter | None) -> pa.RecordBatchReader | None:
         opened = self._existing(table)

@@ -374,6 +374,17 @@ def test_every_table_is_tagged_with_the_run_and_names_the_model_and_its_weights(
         assert whole.told["model.name"] in metadata[b"model"].decode()
 
 
+def test_the_first_projection_joins_nothing_so_that_its_memory_does_not_grow(job, monkeypatch):
+    upserted, upsert = [], Projection.upsert
+    monkeypatch.setattr(
+        Projection,
+        "upsert",
+        lambda self, name, schema, rows: upserted.append(len(rows)) or upsert(self, name, schema, rows),
+    )
+    projected(job)
+    assert upserted == [0, 0, 0]
+
+
 def test_a_projection_that_was_cut_short_between_two_commits_is_completed(job, monkeypatch):
     """Crops are looked for by their image: those of one image and view set are there together or not at all."""
     monkeypatch.setattr(lance, "UPSERT_ROWS", 5)

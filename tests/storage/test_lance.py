@@ -66,6 +66,17 @@ def test_an_upsert_of_many_batches_holds_every_row_once(database, monkeypatch):
     assert sorted(hit["id"] for hit in database.search("descriptors", [1, 0, 0], k=100)) == ids
 
 
+def test_rows_that_are_known_to_be_new_are_appended_with_the_same_checks(database, monkeypatch):
+    monkeypatch.setattr(lance, "UPSERT_ROWS", 2)
+    write_marker(database.uri, "descriptors", "d1")
+    database.append("descriptors", SCHEMA, rows(["a", "b", "c"], [[1, 0, 0]] * 3))
+    assert marker(database.uri, "descriptors") is None
+    database.append("descriptors", SCHEMA, rows(["d"], [[1, 0, 0]]))
+    assert sorted(database.ids("descriptors").to_pylist()) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="null or repeated"):
+        database.append("descriptors", SCHEMA, rows(["e", "e"], [[1, 0, 0]] * 2))
+
+
 def test_a_search_gives_cosines_best_first_and_every_column_but_the_vector(database):
     database.upsert("descriptors", SCHEMA, rows(["a", "b", "c"], [[3, 0, 0], [3, 4, 0], [-2, 0, 0]]))
     hits = database.search("descriptors", np.array([2.0, 0.0, 0.0], np.float32), k=3)
