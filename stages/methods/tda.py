@@ -15,7 +15,7 @@ from .stream import StreamMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.matching.stream import Selected
+    from stages.matching.stream_views import Selected
 
 
 class Tda(StreamMethod, EnsembleMethod):
@@ -66,7 +66,7 @@ class Tda(StreamMethod, EnsembleMethod):
     def _surest(self, features: Features, prepared: Tensor, classes: Tensor) -> Selected:
         import torch
 
-        from stages.matching.stream import select_views
+        from stages.matching.stream_views import select_views
 
         if features.raw is None:
             raise ValueError(f"method {self.row_name!r} reads AugMix versions; name a view set in its `views`")
