@@ -82,7 +82,8 @@ def _as_written(key: str, new: Mapping[str, Any]) -> str:
     if group == "guides":
         return f"guides.{new.get('told', {}).get('views.guide', '*')}.{setting}"
     if group in ("views", "methods"):
-        return f"{re.sub(r'([.](seed|shots|draw)[.][0-9]+)+$', '', new['name'])}.{setting}"
+        name = re.sub(r"^(tuned|cache)[.]", "methods.", new["name"])
+        return f"{re.sub(r'([.](seed|shots|draw)[.][0-9]+)+$', '', name)}.{setting}"
     if new["stage"] == "describe":
         return f"{new['name']}.{key}"
     return "seed" if key == "evaluate.seed" else key

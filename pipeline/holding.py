@@ -34,7 +34,7 @@ class Holding:
         lacking = [table for stage in chosen for table in stage.tables if not table.complete]
         computing = {stage.stage.name for stage in chosen if not stage.done}
         reads = {name for stage in chosen if stage.stage.name in computing for name in stage.stage.reads}
-        read = [table for name in reads for table in plan.inputs.kept.get(name, ())]
+        read = [table for name in reads for table in plan.of(name).tables]
         first = not (self.claims.exclusive or self.claims.shared) or not self.claims.is_intact()
         return self._take(map(_rows, lacking), map(_whole, [*lacking, *read]), _titles(plan)) or first
 

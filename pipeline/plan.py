@@ -19,9 +19,6 @@ from stages.encode_images import EncodeImages
 from stages.encode_text import EncodeText
 from stages.evaluate import Evaluate
 from stages.manifest import read_manifest
-from stages.methods.dnd_tip import DndTip
-from stages.methods.few_shot import FewShotMethod
-from stages.methods.stream import StreamMethod
 from stages.project import Project
 from stages.score import Score
 from stages.stage import Inputs, NotKnownYet, Stage, Table
@@ -29,7 +26,7 @@ from stages.test_time import AtTestTime
 from stages.tune import Tune
 
 OF_SOME_METHODS = ("build_caches", "tune", "test_time")
-"""Stages that a job without methods of their kind does not have: to those that read them they keep no tables."""
+"""Stages that keep no tables, and are not spoken of, in a job without methods of their kind."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Plan:
 
 
 def stages_of(job: Job) -> list[Stage]:
-    """The job's stages, each after all that it reads; those of a kind of method only where the job has one."""
+    """The job's stages, each after all that it reads."""
     stages: list[Stage] = [
         Describe(job.descriptors),
         EncodeText(job.model, job.descriptors, job.methods),
@@ -97,10 +94,10 @@ def stages_of(job: Job) -> list[Stage]:
             job.methods,
             job.decode,
         ),
-        *([BuildCaches(job.methods, job.seeds)] if any(isinstance(one, DndTip) for one in job.methods) else []),
-        *([Tune(job.methods, job.seeds)] if any(isinstance(one, FewShotMethod) for one in job.methods) else []),
+        BuildCaches(job.methods, job.seeds),
+        Tune(job.methods, job.seeds),
         Score(job.seeds, job.score),
-        *([AtTestTime(job.seeds, job.score)] if any(isinstance(one, StreamMethod) for one in job.methods) else []),
+        AtTestTime(job.methods, job.seeds, job.score),
         Evaluate(job.evaluate),
         Project(job.methods, job.descriptors, job.project),
     ]
@@ -110,7 +107,7 @@ def stages_of(job: Job) -> list[Stage]:
 def _ordered(stages: Sequence[Stage]) -> list[Stage]:
     """Each stage after all that it reads; where that leaves a choice, as they are listed."""
     listed = [stage.name for stage in stages]
-    sorter = TopologicalSorter({stage.name: set(stage.reads).intersection(listed) for stage in stages})
+    sorter = TopologicalSorter({stage.name: stage.reads for stage in stages})
     sorter.prepare()
     order, ready = [], []
     while sorter.is_active():
@@ -128,12 +125,10 @@ def make_plan(job: Job, listed: tuple[pa.Table, Mapping[str, str]] | None = None
     read. What is remembered of shards makes a plan that is made again cheap, listing a data set never is.
     """
     manifest, names = listed or read_manifest(job.dataset, os.path.join(job.store, "listings"))
-    kept: dict[str, tuple[Table, ...]] = dict.fromkeys(OF_SOME_METHODS, ())
+    kept: dict[str, tuple[Table, ...]] = {}
     inputs = Inputs(job.store, manifest, names, kept)
-    stages, plans = stages_of(job), []
-    for stage in stages:
-        kept.pop(stage.name, None)
-    for stage in stages:
+    plans = []
+    for stage in stages_of(job):
         try:
             kept[stage.name] = tuple(stage.tables(inputs))
         except NotKnownYet as reason:

@@ -67,7 +67,7 @@ def plot_results(rows: Sequence[Row], out: Path, swept: Swept, title: str) -> No
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         key = axis_key(swept)
-        if len(swept) <= 1 and len({row["shots"] for row in rows} - {None}) > 1:
+        if len({row["job"] for row in rows}) == 1 and len({row["shots"] for row in rows} - {None}) > 1:
             _draw_shots(figure, rows)
         elif key is None:
             _draw_dots(figure, rows)

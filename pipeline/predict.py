@@ -64,11 +64,13 @@ def new_predictions(
 
     tables = [table for table in _scored(plan) if not methods or table.plan[0].method.row_name in methods]
     scored = [table for table in tables if table.stage == "score"]
-    if len(scored) < len(tables) and methods:
+    if tables and (not scored or (methods and len(scored) < len(tables))):
         raise NotComputed("methods that learn from a stream of query images say nothing of other images")
-    few_shot = {table.plan[0].support.fitted for table in scored if table.plan[0].support is not None}
-    if any(table.keeper.folder in few_shot and not table.complete for table in plan.inputs.tables("tune")):
-        raise NotComputed("the few-shot methods are not tuned yet")
+    few_shot = [table.plan[0].support for table in scored if table.plan[0].support is not None]
+    read = {folder for support in few_shot for folder in (support.fitted, support.features, support.chosen)}
+    for stage in ("encode_images", "build_caches", "tune"):
+        if any(table.keeper.folder in read and not table.complete for table in plan.of(stage).tables):
+            raise NotComputed("the few-shot methods are not tuned yet")
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
         raise NotComputed("the descriptors are not encoded yet")
     read = {folder for table in scored for folder in (table.plan[0].whole, table.plan[0].view)}

@@ -6,6 +6,7 @@ that no other has drawn, fewer shots add nothing. The crops themselves are read 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -68,17 +69,19 @@ class BuildCaches(Stage):
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """`cache.METHOD`, named after the first method that reads it; with `.seed.S` where several draw the crops."""
+        if not any(isinstance(method, DndTip) for method in self.methods):
+            return []
         of = SourcesOfMethods(inputs, self.seeds)
         asked: dict[str, _Asked] = {}
         for sources in of.all():
             if isinstance(sources.method, DndTip):
-                one = asked.setdefault(digest(cache_ingredients(sources).as_dict()), _Asked(sources))
+                one = asked.setdefault(digest(cache_ingredients(sources, of).as_dict()), _Asked(sources))
                 seed, shots = sources.method.only_seed(), sources.method.shot
                 one.shots[seed] = max(shots, one.shots.get(seed, 0))
         return [self._table(one, of, inputs) for one in asked.values()]
 
     def _table(self, asked: _Asked, of: SourcesOfMethods, inputs: Inputs) -> Table:
-        sources, ingredients = asked.sources, cache_ingredients(asked.sources)
+        sources, ingredients = asked.sources, cache_ingredients(asked.sources, of)
         method, view = sources.method, sources.view
         shots = _shots_of_seeds(inputs.manifest, asked.shots)
         keys = pc.unique(shots["key"])
@@ -92,7 +95,7 @@ class BuildCaches(Stage):
             prompts={name: method.descriptions(prompts) for name, prompts in sources.prompts.items()},
             shots=shots,
             texts=sources.texts.keeper.folder,
-            crops=min(view.plan[0].crops, method.max_crops or view.plan[0].crops),
+            crops=sources.crops,
         )
         return Table(
             stage=self.name,
@@ -127,15 +130,13 @@ class BuildCaches(Stage):
         return sum(len(table.missing) for table in tables)
 
 
-def cache_ingredients(sources: Sources) -> Ingredients:
+def cache_ingredients(sources: Sources, of: SourcesOfMethods) -> Ingredients:
     """What decides the rows of the table of chosen crops that a variant reads."""
-    method, key_of = sources.method, sources.texts.plan.keys
-    said = [[name, [key_of[t] for t in method.descriptions(texts)]] for name, texts in sources.prompts.items()]
     return Ingredients(
-        settings={"methods.max_crops": method.max_crops},
+        settings={"methods.max_crops": sources.crops},
         version=BuildCaches.version,
         rows={"view": sources.view.fingerprint},
-        whole={"texts": digest(said), "encode_text": sources.texts.fingerprint},
+        whole={"texts": of.described(sources), "encode_text": sources.texts.fingerprint},
     )
 
 
@@ -164,10 +165,12 @@ def _choose_and_append(
     rows: pa.Table, prompts: Mapping[str, list[str]], crops: int, texts: str, view: str, folder: str, run: str
 ) -> None:
     """Choose for these shots, reading the crops of some hundred images at a time."""
+    from stages.actor_pool import check_seen
     from stages.matching.cache import choose_crops
     from stages.predictions import load_crops, load_texts
     from storage.shards import ShardTable
 
+    check_seen(os.path.join(folder, "table.json"))
     said, place = load_texts(prompts, texts), {name: number for number, name in enumerate(prompts)}
     table, chosen, similar = ShardTable(view), [], []
     for start in range(0, len(rows), IMAGES_AT_ONCE):

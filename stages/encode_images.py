@@ -92,7 +92,7 @@ class EncodeImages(Stage):
             Table(self.name, "whole", whole, chosen.whole, inputs.shard_table(self.name, whole), told=told),
         ]
         for name, view in self.views.items():
-            for seed in self.seeds:
+            for seed in self.seeds[:1] if name in chosen.augmentations else self.seeds:
                 ingredients = self._view_ingredients(name, view, seed, weights, inputs)
                 keeper = inputs.shard_table(self.name, ingredients)
                 title = view_title(name, seed, self.seeds)

@@ -35,7 +35,7 @@ def search_settings(fit: Fit, prepared: Any, keys: Keys) -> dict[str, Any]:
     method = fit.reading.method
     search = CacheSearch(*grid(method.max_alpha, method.max_beta))
     with torch.inference_mode():
-        for features, labels in labelled_features(fit.reading, fit.validation):
+        for features, labels in labelled_features(fit.reading, fit.validation, _at_once(fit, keys)):
             near = method.affinities(features, prepared, keys)
             search.add(method.zero_shot(features, prepared), near.values, near.owners, labels, near.weights)
     best = search.best()
@@ -117,7 +117,7 @@ class _Validation:
 
         self.fit, self.prepared, self.keys = fit, prepared, keys
         with torch.inference_mode():
-            of = labelled_features(fit.reading, fit.validation)
+            of = labelled_features(fit.reading, fit.validation, _at_once(fit, keys))
             self.base = [fit.reading.method.zero_shot(features, prepared) for features, _ in of]
 
     def accuracy(self, vectors: Tensor) -> float:
@@ -129,7 +129,7 @@ class _Validation:
         method, right = self.fit.reading.method, 0
         keys = replace(self.keys, vectors=vectors)
         with torch.inference_mode():
-            of = labelled_features(self.fit.reading, self.fit.validation)
+            of = labelled_features(self.fit.reading, self.fit.validation, _at_once(self.fit, keys))
             for base, (features, labels) in zip(self.base, of, strict=True):
                 near = method.affinities(features, self.prepared, keys)
                 votes = class_votes(near.values, near.owners, base.shape[1], beta=method.beta, weights=near.weights)
@@ -137,15 +137,21 @@ class _Validation:
         return right / len(self.fit.validation)
 
 
-def labelled_features(reading: Reading, images: pa.Table) -> Iterator[tuple[Features, Tensor]]:
-    """Features and class numbers of labelled images (columns key, class), some hundred at a time."""
+def _at_once(fit: Fit, keys: Keys) -> int:
+    return min(IMAGES_AT_ONCE, fit.reading.method.images_at_once(len(keys.owners), fit.reading.crops))
+
+
+def labelled_features(
+    reading: Reading, images: pa.Table, at_once: int = IMAGES_AT_ONCE
+) -> Iterator[tuple[Features, Tensor]]:
+    """Features and class numbers of labelled images (columns key, class), some at a time."""
     import torch
 
     from storage.shards import ShardTable
 
     tables = {folder: ShardTable(folder) for folder in (reading.whole, reading.view) if folder is not None}
     place = {name: number for number, name in enumerate(reading.prompts)}
-    for start in range(0, len(images), IMAGES_AT_ONCE):
-        part = images.slice(start, IMAGES_AT_ONCE)
+    for start in range(0, len(images), at_once):
+        part = images.slice(start, at_once)
         labels = torch.tensor([place[name] for name in part["class"].to_pylist()])
         yield load_features([reading], part["key"].to_pylist(), tables), labels

@@ -23,6 +23,8 @@ class ImagesToEncode:
 
     whole: pa.ChunkedArray
     views: Mapping[str, pa.ChunkedArray]
+    augmentations: frozenset[str]
+    """view sets of which a method reads the shots' mean alone: one draw of these is enough"""
 
 
 def images_to_encode(manifest: pa.Table, methods: Sequence[Method], views: Sequence[str]) -> ImagesToEncode:
@@ -36,18 +38,21 @@ def images_to_encode(manifest: pa.Table, methods: Sequence[Method], views: Seque
             parts[chosen] = _keys(manifest, chosen, few_shot)
         return parts[chosen]
 
-    by_view = {}
+    by_view, augmentations = {}, set()
     for view in views:
         readers = [method for method in few_shot if getattr(method, "views", None) == view]
         only_shots = any(method.augmentations == view for method in few_shot)
         read_of_query = not only_shots or any(getattr(method, "views", None) == view for method in methods)
+        if not read_of_query:
+            augmentations.add(view)
         by_view[view] = keys(
             *(["query"] if read_of_query else []),
             *(["support"] if readers or only_shots else []),
             *(["validation"] if any(method.search is not False for method in readers) else []),
         )
     validated = any(method.search is not False for method in few_shot)
-    return ImagesToEncode(keys("query", *["support"] * bool(few_shot), *["validation"] * validated), by_view)
+    whole = keys("query", *["support"] * bool(few_shot), *["validation"] * validated)
+    return ImagesToEncode(whole, by_view, frozenset(augmentations))
 
 
 def split_keys(manifest: pa.Table, split: str) -> pa.ChunkedArray:

@@ -54,16 +54,19 @@ class Reading:
 
     @cached_property
     def tied(self) -> list[int] | None:
-        """For each class the first that reads the same texts; None where all read their own.
+        """For each class the first that reads the same texts, one that may be predicted if any may; None where all
+        read their own.
 
         Such classes tie exactly, whatever rounding does to them in their blocks. Those of a cache do not: their shots
         differ.
         """
         if self.support is not None:
             return None
-        seen: dict[tuple[str, ...], int] = {}
-        first = [seen.setdefault(tuple(texts), number) for number, texts in enumerate(self.prompts.values())]
-        return None if len(seen) == len(first) else first
+        allowed, seen = set(self.classes), {}
+        numbered = list(enumerate(self.prompts.items()))
+        for number, (_, texts) in sorted(numbered, key=lambda one: one[1][0] not in allowed):
+            seen.setdefault(tuple(texts), number)
+        return None if len(seen) == len(numbered) else [seen[tuple(texts)] for _, (_, texts) in numbered]
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,25 @@ class Sources:
         return {"whole": self.whole.fingerprint} | ({} if self.view is None else {"view": self.view.fingerprint})
 
     @property
+    def crops(self) -> int:
+        """How many of the view set's crops are read."""
+        return _crops_read(self.method, self.view.plan[0].crops)
+
+    @property
     def rejected(self) -> frozenset[str]:
         return self.whole.rejected | (frozenset() if self.view is None else self.view.rejected)
 
     def settings(self) -> dict[str, Any]:
         """The method's own settings, in the words of the job file: what files say is in the digest of the texts."""
-        named = {"label", "views", "descriptors", *self.method.paths}
+        named = {"label", "views", "augmented_views", "descriptors", *self.method.paths}
         return {f"methods.{key}": value for key, value in self.method.model_dump(exclude=named).items()}
 
     def told(self) -> dict[str, Any]:
         """Names behind the ingredients, for people."""
         names = ("views", "descriptors", *self.method.paths)
-        return {**self.whole.told, **{f"methods.{key}": getattr(self.method, key, None) for key in names}}
+        told = {**self.whole.told, **{f"methods.{key}": getattr(self.method, key, None) for key in names}}
+        augmented = getattr(self.method, "augmentations", None)
+        return told if augmented is None else told | {"methods.augmented_views": augmented}
 
 
 class SourcesOfMethods:
@@ -107,6 +117,7 @@ class SourcesOfMethods:
         self.encoded = {table.name: table for table in inputs.tables("encode_images")}
         (self.texts,) = inputs.tables("encode_text")
         self._digests: dict[int, str] = {}
+        self._described: dict[tuple[int, bool], str] = {}
         self._wanted: dict[tuple[str, frozenset[str]], pa.ChunkedArray] = {}
 
     def all(self) -> list[Sources]:
@@ -132,6 +143,15 @@ class SourcesOfMethods:
             said = [[name, [key_of[text] for text in texts]] for name, texts in sources.prompts.items()]
             self._digests[known] = digest(said)
         return {"texts": self._digests[known], "encode_text": self.texts.fingerprint}
+
+    def described(self, sources: Sources) -> str:
+        """A digest of the descriptions among the texts of a method that matches crops with them."""
+        known = id(sources.prompts), sources.method.reads_label
+        if known not in self._described:
+            key_of, method = self.texts.plan.keys, sources.method
+            said = [[name, [key_of[t] for t in method.descriptions(texts)]] for name, texts in sources.prompts.items()]
+            self._described[known] = digest(said)
+        return self._described[known]
 
     def keys(self, split: str, rejected: frozenset[str]) -> pa.ChunkedArray:
         """The keys of a split's images less the rejected ones; tables that want the same share them."""

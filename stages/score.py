@@ -27,9 +27,12 @@ from stages.settings import ScoreSettings
 from stages.staff import find_room
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, lacking_keys
 from stages.streaming import stream
+from stages.tune import OF_THE_SEARCH, tuned_title
 from storage.fingerprint import digest
 
 IMAGES_A_BATCH = 256
+CACHE_BYTES = 1_500_000_000
+"""Of support sets, that an actor holds at a time: a thousand classes of 16 shots and nine descriptions are 600 MB."""
 IMAGES_WORTH_AN_ACTOR = 64
 """Fewer are not shared out: an actor takes seconds to start, in which another scores them."""
 
@@ -51,7 +54,7 @@ class Score(Stage):
         classes = classes_to_predict(self.settings.classes, inputs)
         tuned = {table.name: table for table in inputs.tables("tune")}
         return [
-            self._table(one, of, classes, tuned.get(one.title), inputs)
+            self._table(one, of, classes, tuned.get(tuned_title(one)), inputs)
             for one in of.all()
             if not isinstance(one.method, StreamMethod)
         ]
@@ -65,8 +68,11 @@ class Score(Stage):
             reading = replace(reading, support=tuned.plan.reading.support)
         if self.settings.classes != "all":
             wholes["classes"] = digest(list(classes))
+        settings = sources.settings()
+        if tuned is not None:
+            settings = {key: value for key, value in settings.items() if key not in OF_THE_SEARCH}
         ingredients = Ingredients(
-            settings=sources.settings() | score_settings(self.settings),
+            settings=settings | score_settings(self.settings),
             version=100 * self.version + sources.method.version,
             rows=sources.rows,
             whole=wholes,
@@ -77,6 +83,14 @@ class Score(Stage):
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Score the images that any method lacks. Raises RuntimeError when a batch kills its worker even alone."""
         _tell_of_namesakes(inputs.names, run)
+        for together in passes(tables):
+            self._compute(together, run)
+
+    def units(self, tables: Sequence[Table]) -> int | None:
+        """Distinct images of each pass."""
+        return sum(len(lacking_keys(together)) for together in passes(tables))
+
+    def _compute(self, tables: Sequence[Table], run: Run) -> None:
         ray = run.cluster()
         for table in tables:
             table.keeper.create(describe_table(table))
@@ -98,6 +112,28 @@ class Score(Stage):
             if done.killer is not None:
                 raise RuntimeError(f"score: image {done.killer['key']} {done.reason}")
             run.advance(done.answer, 0)
+
+
+def passes(tables: Sequence[Table]) -> list[list[Table]]:
+    """Tables that are scored in one pass over the features: all, but as many caches as an actor has memory for."""
+    found: list[list[Table]] = [[]]
+    held = 0
+    for table in tables:
+        needed = _cache_bytes(table.plan[0])
+        if found[-1] and needed and held + needed > CACHE_BYTES:
+            found.append([])
+            held = 0
+        found[-1].append(table)
+        held += needed
+    return found
+
+
+def _cache_bytes(reading: Reading) -> int:
+    """About what the keys of a few-shot variant take, in float32 of a thousand numbers."""
+    if reading.support is None:
+        return 0
+    texts = max(map(len, reading.prompts.values())) if reading.method.chooses_crops else 1
+    return 4096 * len(reading.support.shots) * texts
 
 
 def score_settings(settings: ScoreSettings) -> dict[str, Any]:

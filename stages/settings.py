@@ -303,7 +303,8 @@ class ScoreSettings(Settings):
     """which classes may be predicted: all; labelled, those that label a query image, as ImageNet-A and -R are measured;
     or a file of names, one a line. All are scored all the same, and the others left out afterwards"""
     full_logits: bool = False
-    """whether the logits of all classes are kept as well: 4 bytes a class, image and method"""
+    """whether the logits of all classes are kept as well: 4 bytes a class, image and method. Of methods that learn from
+    the stream those of `classes` alone, the others being NaN"""
 
 
 class EvaluateSettings(Settings):

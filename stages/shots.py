@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 _DRAWN: list[tuple[pa.Table, int, pa.Table]] = []
 """Manifests, seeds, and all shots in their order: a plan asks once a method, seed and number of shots."""
-_KEPT = 16
+_KEPT = 8
 
 
 def draw_shots(manifest: pa.Table, shots: int, seed: int) -> pa.Table:
@@ -54,9 +54,7 @@ def _all_shots(manifest: pa.Table, seed: int) -> pa.Table:
     images = manifest.select(["key", "id", "class"]).filter(labelled)
     codes = images["class"].combine_chunks().dictionary_encode()
     owners = codes.indices.to_numpy(zero_copy_only=False)
-    salt = f"shots {seed} ".encode()
-    hashes = (hashlib.blake2b(salt + one.encode(), digest_size=8).digest() for one in images["id"].to_pylist())
-    draws = np.frombuffer(b"".join(hashes), ">u8")
+    draws = _mixed(_hashes(images["id"]), seed)
     order = np.lexsort((draws, owners)) if len(draws) else np.zeros(0, np.int64)
     owners = owners[order]
     first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, np.int64)
@@ -65,3 +63,19 @@ def _all_shots(manifest: pa.Table, seed: int) -> pa.Table:
     drawn = images.take(pa.array(order)).append_column("shot", pa.array(shot, pa.int32()))
     _DRAWN[:] = [(manifest, seed, drawn), *_DRAWN[: _KEPT - 1]]
     return drawn
+
+
+def _hashes(ids: pa.ChunkedArray) -> np.ndarray:
+    """A number of 64 bits for each id."""
+    return np.frombuffer(
+        b"".join(hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids.to_pylist()), "<u8"
+    )
+
+
+def _mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers of 64 bits that are others for every seed: the hash of the seed added, then splitmix64's finaliser."""
+    salt = np.frombuffer(hashlib.blake2b(f"shots {seed}".encode(), digest_size=8).digest(), "<u8")
+    mixed = hashes + salt  # modulo 2**64, as all that follows
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

@@ -22,6 +22,7 @@ class SupportSets:
     def __init__(self, of: SourcesOfMethods, inputs: Inputs):
         self.of, self.inputs = of, inputs
         self._chosen = {digest(table.ingredients.as_dict()): table for table in inputs.tables("build_caches")}
+        self._drawn: dict[tuple[int, int, frozenset[str]], tuple[pa.Table, str]] = {}
         self._validation: dict[frozenset[str], pa.Table] = {}
 
     def reading(self, sources: Sources) -> tuple[Reading, dict[str, str]]:
@@ -35,24 +36,33 @@ class SupportSets:
             features = sources.view
         elif method.augmentations is not None:
             features = self.of.view(method.augmentations, sources.seed)
-        shots = draw_shots(self.inputs.manifest, method.shot, method.only_seed())
+        shots, content = self._shots(method, features.rejected | sources.rejected)
         if not len(shots):
             raise ValueError(
-                f"methods.{method.row_name}: the data set has no labelled image in its support split; "
+                f"methods.{method.row_name}: the data set has no labelled image in its support split that can be read; "
                 "say which one it is, for example dataset: {splits: {query: test, support: train}}"
             )
-        refused = features.rejected | sources.rejected
-        shots = shots.filter(pc.is_in(shots["key"], value_set=without(shots["key"], refused)))
         wholes = {
-            "support": digest([digest_columns([shots["key"], shots["class"]]), shots["shot"].to_pylist()]),
+            "support": content,
             "features": features.fingerprint,
         }
         chosen = None
         if method.chooses_crops:
-            table = self._chosen[digest(cache_ingredients(sources).as_dict())]
+            table = self._chosen[digest(cache_ingredients(sources, self.of).as_dict())]
             wholes["build_caches"], chosen = table.fingerprint, table.keeper.folder
-        support = Support(shots.select(["key", "class", "shot"]), features.keeper.folder, chosen)
+        support = Support(shots, features.keeper.folder, chosen)
         return replace(reading_of(sources, self.inputs.classes), support=support), wholes
+
+    def _shots(self, method: FewShotMethod, refused: frozenset[str]) -> tuple[pa.Table, str]:
+        """key, class and shot of a variant's images that can be read, and their digest; variants share them."""
+        known = method.only_seed(), method.shot, refused
+        if known not in self._drawn:
+            shots = draw_shots(self.inputs.manifest, method.shot, method.only_seed())
+            shots = shots.filter(pc.is_in(shots["key"], value_set=without(shots["key"], refused)))
+            shots = shots.select(["key", "class", "shot"])
+            content = digest_columns([shots["key"], shots["class"], shots["shot"].cast(pa.string())])
+            self._drawn[known] = shots, content
+        return self._drawn[known]
 
     def validation(self, sources: Sources) -> pa.Table | None:
         """Key and class of the validation images on which a variant searches; None where it does not.

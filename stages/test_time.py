@@ -7,6 +7,7 @@ variant and seed has one of its own. Features are stored, so a run that was stop
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.encode_images import describe_table
+from stages.methods.method import Method
 from stages.methods.stream import StreamMethod
 from stages.readings import Reading, Sources, SourcesOfMethods, predictions_table, reading_of
 from stages.score import classes_to_predict, score_settings
 from stages.settings import ScoreSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
+from stages.tune import cpus_each
 from storage.column_digest import digest_columns
 from storage.fingerprint import digest
 
@@ -37,12 +40,15 @@ class AtTestTime(Stage):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text")
 
-    def __init__(self, seeds: Sequence[int], settings: ScoreSettings):
+    def __init__(self, methods: Sequence[Method], seeds: Sequence[int], settings: ScoreSettings):
+        self.methods = methods
         self.seeds = seeds
         self.settings = settings
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """Named as those of score; another image, or one less, is another stream and so another table."""
+        if not any(isinstance(method, StreamMethod) for method in self.methods):
+            return []
         of = SourcesOfMethods(inputs, self.seeds)
         classes = classes_to_predict(self.settings.classes, inputs)
         return [self._table(one, of, classes, inputs) for one in of.all() if isinstance(one.method, StreamMethod)]
@@ -62,7 +68,7 @@ class AtTestTime(Stage):
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Replay each stream in a Ray task of its own, as many at once as there is room for."""
         ray = run.cluster()
-        task = ray.remote(num_cpus=1, max_retries=3)(_replay_and_append)
+        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(_replay_and_append)
         images = inputs.manifest.select(["key", "id"])
         waiting = {}
         for table in tables:
@@ -90,9 +96,11 @@ def stream_order(method: StreamMethod, ids: Sequence[str]) -> list[int]:
 
 def _replay_and_append(reading: Reading, stream: pa.Table, settings: ScoreSettings, run: str) -> None:
     """Predict a whole stream, then append all of it; shards that a run before left are the same and stay."""
+    from stages.actor_pool import check_seen
     from stages.predictions import rows_of_logits, with_seconds
     from storage.shards import ShardTable
 
+    check_seen(os.path.join(reading.folder, "table.json"))
     keys, start = stream["key"].to_pylist(), time.perf_counter()
     logits = replay_stream(reading, keys, stream["id"].to_pylist())
     seconds, table = (time.perf_counter() - start) / max(1, len(keys)), ShardTable(reading.folder)
@@ -103,7 +111,7 @@ def _replay_and_append(reading: Reading, stream: pa.Table, settings: ScoreSettin
 
 def replay_stream(reading: Reading, keys: Sequence[str], ids: Sequence[str]) -> Any:
     """Adapted logits [T, C] of these images, in their order. Of classes that may not be predicted the stream knows
-    nothing: their logits are those of no stream, 0."""
+    nothing: their logits are NaN."""
     import torch
 
     from stages.predictions import load_features, load_texts
@@ -118,13 +126,14 @@ def replay_stream(reading: Reading, keys: Sequence[str], ids: Sequence[str]) -> 
 
     every = list(reading.prompts)
     place = {name: number for number, name in enumerate(every)}
-    classes = torch.tensor([place[name] for name in reading.classes])
+    allowed = [place[name] for name in reading.classes]
+    classes = torch.tensor([(reading.tied or range(len(every)))[number] for number in allowed])
     with torch.inference_mode():
         prepared = method.prepare(load_texts(reading.prompts, reading.texts))
         order = torch.tensor(stream_order(method, ids), dtype=torch.int64)
         adapted = method.adapted(blocks, prepared, order, classes)
-        if len(classes) == len(every):
+        if len(allowed) == len(every):
             return adapted
-        logits = torch.zeros(len(keys), len(every))
-        logits[:, classes] = adapted
+        logits = torch.full((len(keys), len(every)), torch.nan)
+        logits[:, allowed] = adapted
         return logits

@@ -5,6 +5,7 @@ Nothing of the query split is read. A variant is one row: made once, read by `sc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
@@ -32,6 +33,15 @@ _FITTED = (
 )
 
 
+OF_THE_SEARCH = ("methods.search", "methods.max_alpha", "methods.max_beta")
+"""Settings that decide what is tuned, and nothing besides."""
+
+
+def tuned_title(sources: Sources) -> str:
+    """The name of what is tuned for a variant: that of its predictions is `methods.NAME...`."""
+    return f"tuned.{sources.title.removeprefix('methods.')}"
+
+
 class Fit(NamedTuple):
     """What a task needs to fit a variant."""
 
@@ -52,7 +62,10 @@ class Tune(Stage):
         self.seeds = seeds
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """Named as the tables of score that read them. ValueError where a needed split has no labelled image."""
+        """`tuned.NAME...`, which `methods.NAME...` of score reads. ValueError where a split that is needed has no
+        labelled image."""
+        if not any(isinstance(method, FewShotMethod) for method in self.methods):
+            return []
         of = SourcesOfMethods(inputs, self.seeds)
         sets = SupportSets(of, inputs)
         return [self._table(one, of, sets, inputs) for one in of.all() if isinstance(one.method, FewShotMethod)]
@@ -64,6 +77,8 @@ class Tune(Stage):
             wholes["validation"] = digest_columns([validation["key"], validation["class"]])
         settings = sources.settings()
         del settings["methods.search"]  # the validation images say it
+        if validation is None:
+            settings = {key: value for key, value in settings.items() if key not in OF_THE_SEARCH}
         ingredients = Ingredients(
             settings=settings,
             version=100 * self.version + sources.method.version,
@@ -72,7 +87,7 @@ class Tune(Stage):
         keeper = inputs.shard_table(self.name, ingredients)
         reading = replace(reading, support=replace(reading.support, fitted=keeper.folder))
         fit = Fit(reading, validation)
-        return Table(self.name, sources.title, ingredients, ["all"], keeper, plan=fit, told=sources.told())
+        return Table(self.name, tuned_title(sources), ingredients, ["all"], keeper, plan=fit, told=sources.told())
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Fit each variant in a Ray task of its own, as many at once as there is room for."""
@@ -80,7 +95,7 @@ class Tune(Stage):
         most = max(max(method.shots) for method in self.methods if isinstance(method, FewShotMethod))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
             run.tell(scarce)
-        task = ray.remote(num_cpus=1, max_retries=3)(_fit_and_append)
+        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(_fit_and_append)
         for table in tables:
             table.keeper.create(describe_table(table))
         waiting = [task.remote(table.plan, run.id) for table in tables]
@@ -94,9 +109,17 @@ class Tune(Stage):
         return len(tables)
 
 
+def cpus_each(ray: Any, tasks: int) -> int:
+    """CPUs for each of so many tasks: where they are fewer than the cluster's, each computes with several threads."""
+    most = max((node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]), default=1.0)
+    return max(1, int(min(most, ray.cluster_resources().get("CPU", 1.0) // max(1, tasks))))
+
+
 def _fit_and_append(fit: Fit, run: str) -> None:
+    from stages.actor_pool import check_seen
     from storage.shards import ShardTable
 
+    check_seen(os.path.join(fit.reading.support.fitted, "table.json"))
     ShardTable(fit.reading.support.fitted).append(fit_variant(fit), run)
 
 

@@ -170,11 +170,11 @@ class _Parser:
         if value is None:
             null = token.kind == "word" and token.said.upper() == "NULL"
             self.refuse("a value: 'text', a number, true or false" + (" (nulls are found by IS NULL)" if null else ""))
-        kinds = {str: _is_text, bool: pa.types.is_boolean, int: _is_number, float: _is_number}
+        kinds = {str: _is_text, bool: pa.types.is_boolean, int: _is_number, float: pa.types.is_floating}
         if not kinds[type(value)](field.type):
             raise ValueError(f"place {token.place}: {field.name} holds {field.type}, and {token.said} is none")
-        if type(value) is int and not -(2**63) <= value < 2**63:
-            raise ValueError(f"place {token.place}: {token.said} is too large a whole number")
+        if type(value) is int and not _fits(value, field.type):
+            raise ValueError(f"place {token.place}: {token.said} is too large a number for {field.name}")
         self.next += 1
         try:
             return value_sql(value)
@@ -211,6 +211,12 @@ def _literal(token: _Token) -> Value | None:
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _fits(value: int, kind: pa.DataType) -> bool:
+    """Whether a column can hold a whole number; one of floats takes those that a database takes as whole."""
+    bits = kind.bit_width if pa.types.is_integer(kind) else 64
+    return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from stages.matching.cache import Affinities, Keys
 
+_ELEMENTS = 2**25
+"""Affinities that are held at a time; some arrays of that size are alive at once."""
+
 Shots = Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=1)]
 
 
@@ -97,10 +100,19 @@ class FewShotMethod(DrawnMethod):
 
     def logits(self, features: Features, prepared: tuple[Any, Cache]) -> Tensor:
         """[B, C]; `prepared` is what `prepare` gave, and the cache."""
+        import torch
+
         from stages.matching.cache import class_votes
 
         texts, cache = prepared
-        logits = self.zero_shot(features, texts)
-        near = self.affinities(features, texts, cache.keys)
-        votes = class_votes(near.values, near.owners, logits.shape[1], beta=cache.beta, weights=near.weights)
-        return logits + cache.alpha * votes
+        logits, votes = self.zero_shot(features, texts), []
+        crops = 1 if features.raw is None else features.raw.shape[1]
+        for some in torch.arange(len(logits)).split(self.images_at_once(len(cache.keys.owners), crops)):
+            part = Features(features.whole[some], None if features.raw is None else features.raw[some])
+            near = self.affinities(part, texts, cache.keys)
+            votes.append(class_votes(near.values, near.owners, logits.shape[1], beta=cache.beta, weights=near.weights))
+        return logits + cache.alpha * torch.cat(votes)
+
+    def images_at_once(self, keys: int, crops: int) -> int:
+        """How many images' affinities to so many keys fit 256 MB, at least one."""
+        return max(1, _ELEMENTS // max(1, keys * (crops if getattr(self, "query", "") == "all" else 1)))

@@ -82,6 +82,8 @@ class Method(BaseModel):
     """Where the rule comes from: paper, and section of algorithms.md."""
     version: ClassVar[int]
     """Raised whenever the logits that the same settings give change."""
+    draws_prompts: ClassVar[bool] = False
+    """Whether the method's own draws are of its prompts, which then differ between its variants."""
     needs_views: ClassVar[bool] = False
     """Whether a view set must be chosen; a property where it depends on the settings."""
     kind_of_views: ClassVar[str] = "random"

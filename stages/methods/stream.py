@@ -77,7 +77,7 @@ class StreamMethod(DrawnMethod):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("preset") not in PRESETS:
+        if not isinstance(data, dict) or data.get("preset") not in list(PRESETS):
             return data
         alpha, beta = PRESETS[data["preset"]]
         return {"alpha": alpha, "beta": beta, **data}

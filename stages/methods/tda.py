@@ -71,4 +71,4 @@ class Tda(StreamMethod, EnsembleMethod):
         if features.raw is None:
             raise ValueError(f"method {self.row_name!r} reads AugMix versions; name a view set in its `views`")
         versions = torch.cat([features.whole.unsqueeze(1), features.raw], dim=1)
-        return select_views(versions, versions @ prepared[classes].T)
+        return select_views(versions, (versions @ prepared.T)[..., classes])
