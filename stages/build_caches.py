@@ -14,6 +14,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.actor_pool import seen_first
 from stages.encode_images import describe_table, view_title
 from stages.methods.dnd_tip import DndTip
 from stages.methods.method import Method
@@ -110,7 +111,7 @@ class BuildCaches(Stage):
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Choose in Ray tasks, some thousand shots in each."""
         ray = run.cluster()
-        task = ray.remote(num_cpus=1, max_retries=3)(_choose_and_append)
+        task = ray.remote(num_cpus=1, max_retries=3)(seen_first)
         most = max(max(method.shots) for method in self.methods if isinstance(method, DndTip))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
             run.tell(scarce)
@@ -120,7 +121,10 @@ class BuildCaches(Stage):
             rows, prompts = _lacking(table), ray.put(source.prompts)
             folders = (source.texts, source.view.keeper.folder, table.keeper.folder)
             parts = [rows.slice(start, ROWS_A_TASK) for start in range(0, len(rows), ROWS_A_TASK)]
-            asked = [task.remote(part, prompts, source.crops, *folders, run.id) for part in parts]
+            seen = os.path.join(table.keeper.folder, "table.json")
+            asked = [
+                task.remote(seen, _choose_and_append, part, prompts, source.crops, *folders, run.id) for part in parts
+            ]
             for part, answer in zip(parts, asked, strict=True):
                 ray.get(answer)
                 run.advance(len(part), 0)
@@ -165,12 +169,10 @@ def _choose_and_append(
     rows: pa.Table, prompts: Mapping[str, list[str]], crops: int, texts: str, view: str, folder: str, run: str
 ) -> None:
     """Choose for these shots, reading the crops of some hundred images at a time."""
-    from stages.actor_pool import check_seen
     from stages.matching.cache import choose_crops
     from stages.predictions import load_crops, load_texts
     from storage.shards import ShardTable
 
-    check_seen(os.path.join(folder, "table.json"))
     said, place = load_texts(prompts, texts), {name: number for number, name in enumerate(prompts)}
     table, chosen, similar = ShardTable(view), [], []
     for start in range(0, len(rows), IMAGES_AT_ONCE):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stages.actor_pool import seen_first
 from stages.encode_images import describe_table
 from stages.methods.method import Method
 from stages.methods.stream import StreamMethod
@@ -68,13 +69,14 @@ class AtTestTime(Stage):
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Replay each stream in a Ray task of its own, as many at once as there is room for."""
         ray = run.cluster()
-        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(_replay_and_append)
+        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(seen_first)
         images = inputs.manifest.select(["key", "id"])
         waiting = {}
         for table in tables:
             table.keeper.create(describe_table(table))
             stream = images.filter(pc.is_in(images["key"], value_set=table.wanted))
-            waiting[task.remote(table.plan[0], stream, self.settings, run.id)] = len(stream)
+            seen = os.path.join(table.keeper.folder, "table.json")
+            waiting[task.remote(seen, _replay_and_append, table.plan[0], stream, self.settings, run.id)] = len(stream)
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             ray.get(done)
@@ -96,11 +98,9 @@ def stream_order(method: StreamMethod, ids: Sequence[str]) -> list[int]:
 
 def _replay_and_append(reading: Reading, stream: pa.Table, settings: ScoreSettings, run: str) -> None:
     """Predict a whole stream, then append all of it; shards that a run before left are the same and stay."""
-    from stages.actor_pool import check_seen
     from stages.predictions import rows_of_logits, with_seconds
     from storage.shards import ShardTable
 
-    check_seen(os.path.join(reading.folder, "table.json"))
     keys, start = stream["key"].to_pylist(), time.perf_counter()
     logits = replay_stream(reading, keys, stream["id"].to_pylist())
     seconds, table = (time.perf_counter() - start) / max(1, len(keys)), ShardTable(reading.folder)

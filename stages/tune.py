@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
+from stages.actor_pool import seen_first
 from stages.encode_images import describe_table
 from stages.methods.few_shot import FewShotMethod
 from stages.methods.method import Method
@@ -95,10 +96,11 @@ class Tune(Stage):
         most = max(max(method.shots) for method in self.methods if isinstance(method, FewShotMethod))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
             run.tell(scarce)
-        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(_fit_and_append)
+        task = ray.remote(num_cpus=cpus_each(ray, len(tables)), max_retries=3)(seen_first)
         for table in tables:
             table.keeper.create(describe_table(table))
-        waiting = [task.remote(table.plan, run.id) for table in tables]
+        seen = {table.name: os.path.join(table.keeper.folder, "table.json") for table in tables}
+        waiting = [task.remote(seen[table.name], _fit_and_append, table.plan, run.id) for table in tables]
         while waiting:
             done, waiting = ray.wait(waiting)
             ray.get(done)
@@ -116,10 +118,8 @@ def cpus_each(ray: Any, tasks: int) -> int:
 
 
 def _fit_and_append(fit: Fit, run: str) -> None:
-    from stages.actor_pool import check_seen
     from storage.shards import ShardTable
 
-    check_seen(os.path.join(fit.reading.support.fitted, "table.json"))
     ShardTable(fit.reading.support.fitted).append(fit_variant(fit), run)
 
 
