@@ -75,7 +75,12 @@ class Tune(Stage):
         return Table(self.name, sources.title, ingredients, ["all"], keeper, plan=fit, told=sources.told())
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Fit each variant in a Ray task of its own, as many at once as there is room for."""
+        """Fit each variant in a Ray task of its own, as many at once as there is room for.
+
+        Raises ValueError where no image of a support set could be read.
+        """
+        for table in tables:
+            _check_shots(table)
         ray = run.cluster()
         most = max(max(method.shots) for method in self.methods if isinstance(method, FewShotMethod))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
@@ -92,6 +97,14 @@ class Tune(Stage):
     def units(self, tables: Sequence[Table]) -> int | None:
         """Variants: each is one row of a table of its own."""
         return len(tables)
+
+
+def _check_shots(table: Table) -> None:
+    if not len(table.plan.reading.support.shots):
+        raise ValueError(
+            f"{table.name}: none of the labelled images of the support split could be read; status names them with "
+            "the reasons, and --retry-rejects tries them again"
+        )
 
 
 def _fit_and_append(fit: Fit, run: str) -> None:
