@@ -28,7 +28,7 @@ class SupportSets:
     def reading(self, sources: Sources) -> tuple[Reading, dict[str, str]]:
         """A variant's reading, with its support set, and digests of that set and of what its keys are made of.
 
-        Raises ValueError where the support split has no labelled image that can be read.
+        Raises ValueError where the support split has no labelled image.
         """
         method = sources.method
         features = sources.whole
@@ -37,9 +37,9 @@ class SupportSets:
         elif method.augmentations is not None:
             features = self.of.view(method.augmentations, sources.seed)
         shots, content = self._shots(method, features.rejected | sources.rejected)
-        if not len(shots):
+        if not len(draw_shots(self.inputs.manifest, 1, 0)):
             raise ValueError(
-                f"methods.{method.row_name}: the data set has no labelled image in its support split that can be read; "
+                f"methods.{method.row_name}: the data set has no labelled image in its support split; "
                 "say which one it is, for example dataset: {splits: {query: test, support: train}}"
             )
         wholes = {

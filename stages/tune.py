@@ -91,7 +91,12 @@ class Tune(Stage):
         return Table(self.name, tuned_title(sources), ingredients, ["all"], keeper, plan=fit, told=sources.told())
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Fit each variant in a Ray task of its own, as many at once as there is room for."""
+        """Fit each variant in a Ray task of its own, as many at once as there is room for.
+
+        Raises ValueError where no image of a support set could be read.
+        """
+        for table in tables:
+            _check_shots(table)
         ray = run.cluster()
         most = max(max(method.shots) for method in self.methods if isinstance(method, FewShotMethod))
         if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
@@ -115,6 +120,14 @@ def cpus_each(ray: Any, tasks: int) -> int:
     """CPUs for each of so many tasks: where they are fewer than the cluster's, each computes with several threads."""
     most = max((node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]), default=1.0)
     return max(1, int(min(most, ray.cluster_resources().get("CPU", 1.0) // max(1, tasks))))
+
+
+def _check_shots(table: Table) -> None:
+    if not len(table.plan.reading.support.shots):
+        raise ValueError(
+            f"{table.name}: none of the labelled images of the support split could be read; status names them with "
+            "the reasons, and --retry-rejects tries them again"
+        )
 
 
 def _fit_and_append(fit: Fit, run: str) -> None:

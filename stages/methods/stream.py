@@ -84,7 +84,7 @@ class StreamMethod(DrawnMethod):
 
     @property
     def draws(self) -> bool:
-        return True
+        return self.order == "shuffled"
 
     @abstractmethod
     def adapted(

@@ -101,7 +101,9 @@ def test_the_choice_is_the_largest_cosine_for_any_numbers_of_descriptions_and_cr
     classes = [list(prompts)[number % len(prompts)] for number in range(images)]
     wanted = [f"{key}#{name}" for key, name in zip(keys, classes, strict=True)]
     shots = pa.table({"key": wanted, "image": keys, "class": classes})
-    _choose_and_append(shots, prompts, read, f"{folder}/texts", f"{folder}/view", f"{folder}/out", "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.build_caches.IMAGES_AT_ONCE", 3)
+        _choose_and_append(shots, prompts, read, f"{folder}/texts", f"{folder}/view", f"{folder}/out", "run")
     made = ShardTable(f"{folder}/out").read(keys=wanted).to_pylist()
     unit = seen.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True)

@@ -219,3 +219,12 @@ def test_streams_come_by_in_the_order_of_a_hash_of_seed_and_id_or_of_the_ids_the
     listed = tda.model_copy(update={"order": "listed"})
     assert [ids[place] for place in stream_order(listed, ids)] == ["1.png", "10.png", "2.png", "3.png"]
     assert stream_order(tda, []) == []
+
+
+def test_a_listed_stream_has_one_order_and_so_one_table_whatever_its_seeds(birds):
+    job(birds, {"name": "tda", **WIDE, "order": "listed", "seeds": [1, 2]})
+    reading, _ = birds.table("test_time", "methods.tda").plan
+    features = torch.tensor(seen(birds, "whole")[:, 0], dtype=torch.float32)
+    logits = SCALE * features @ torch.tensor(class_texts(birds, reading.prompts), dtype=torch.float32).T
+    wanted = sample_by_sample(features, logits, torch.arange(14), reading.method.settings())
+    torch.testing.assert_close(replayed(birds).double(), wanted, atol=1e-3, rtol=1e-5)

@@ -12,6 +12,7 @@ import torch
 from stages.caches import load_keys
 from stages.matching.cache import global_affinities
 from stages.matching.cache_training import TrainingSettings, train_keys
+from stages.stage import Run
 from stages.tune import fit_variant
 from storage.shards import ShardTable
 
@@ -165,6 +166,26 @@ def test_a_new_query_image_leaves_the_tables_of_tune_and_a_validation_or_support
     assert len(set(seen)) == 3
 
 
+def test_a_new_query_image_is_scored_with_the_cache_that_is_there_and_another_cache_scores_all_anew(birds):
+    fitted(birds, TIP)
+    scored = birds.table("score")
+    birds.add("query", jay=3)
+    more = birds.table("score")
+    assert (more.fingerprint, len(more.wanted)) == (scored.fingerprint, len(scored.wanted) + 1)
+    birds.add("validation", jay=8)
+    assert birds.table("score").fingerprint != scored.fingerprint
+
+
+@pytest.mark.parametrize("method", [TIP_F, {"name": "dnd_tip_f", "shots": [2], "seeds": [1], "epochs": 2}], ids=str)
+def test_how_many_images_are_read_at_a_time_does_not_matter(birds, method, monkeypatch):
+    (at_once,) = fitted(birds, method)
+    monkeypatch.setattr("stages.fitting.IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("stages.caches.IMAGES_AT_ONCE", 4)
+    (in_parts,) = fitted(birds, method)
+    np.testing.assert_allclose(np.array(in_parts["keys"]), np.array(at_once["keys"]), atol=1e-4)
+    assert (in_parts["epochs"], in_parts["accuracy"]) == (at_once["epochs"], at_once["accuracy"])
+
+
 def test_a_search_by_default_is_the_table_of_one_that_was_asked_for(birds):
     fitted(birds, TIP)
     before = birds.table("tune").fingerprint
@@ -257,6 +278,22 @@ def test_an_image_that_cannot_be_read_is_left_out_of_shots_and_of_validation(bir
         f"train/{name}/{number}.png" for name in CLASSES for number in range(4) if (name, number) != ("jay", 2)
     )
     assert fit_variant(fit)["shots"].to_pylist() == [11]
+
+
+def test_a_support_split_of_which_nothing_can_be_read_is_refused_before_anything_starts(world):
+    for split in ("support", "query"):
+        world.add(split, jay=1)
+    for method in (TIP, {"name": "dnd_tip", "shots": [1], "seeds": [1]}):
+        world.marks = MARKS
+        world.job(method, views=VIEWS)
+        world.encode(reject="train/jay/0.png")
+        world.choose()
+        plan = world.plan()
+        run = Run("run", lambda done, rejected: None, lambda: pytest.fail("Ray was started"))
+        with pytest.raises(
+            ValueError, match=rf"methods\.{method['name']}\..*: none of the labelled images of the support"
+        ):
+            plan.of("tune").stage.compute(plan.of("tune").tables, plan.inputs, run)
 
 
 def test_a_validation_image_that_cannot_be_read_is_not_counted(birds):
