@@ -147,7 +147,7 @@ def test_crops_beyond_max_crops_cannot_be_chosen_and_descriptions_beyond_theirs_
 
 def test_the_labels_own_prompt_chooses_nothing(shots):
     shots.make({"global_weight": 1.0})
-    prompts = shots.table("tune", "methods.0.shots.1.draw.1").plan.reading.prompts
+    prompts = shots.table("tune", "tuned.0.shots.1.draw.1").plan.reading.prompts
     assert {name: len(texts) for name, texts in prompts.items()} == {"jay": 4, ODD: 2, "wren": 3}
     check_rows(shots, drawn(shots, 2, 1))
     (again,) = shots.make({})

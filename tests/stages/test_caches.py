@@ -85,7 +85,7 @@ def test_keys_of_chosen_crops_stand_by_shot_and_description(birds):
 
 def test_without_duplicates_a_crop_of_a_shot_is_kept_once_for_the_first_description_that_chose_it(birds):
     job(birds, {"name": "dnd_tip", **ONE}, {"name": "dnd_tip", **ONE, "label": "once", "dedupe": True})
-    whole, once = (load_keys(reading_of(birds, f"methods.{name}.shots.2.draw.1")) for name in ("dnd_tip", "once"))
+    whole, once = (load_keys(reading_of(birds, f"tuned.{name}.shots.2.draw.1")) for name in ("dnd_tip", "once"))
     rows = [tuple(row) for row in torch.cat([whole.owners.unsqueeze(1).float(), whole.vectors], dim=1).tolist()]
     first = sorted(rows.index(row) for row in dict.fromkeys(rows))
     assert len(first) < len(rows), "two crops and three descriptions: some crop was chosen twice"

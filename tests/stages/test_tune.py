@@ -291,7 +291,7 @@ def test_a_support_split_of_which_nothing_can_be_read_is_refused_before_anything
         plan = world.plan()
         run = Run("run", lambda done, rejected: None, lambda: pytest.fail("Ray was started"))
         with pytest.raises(
-            ValueError, match=rf"methods\.{method['name']}\..*: none of the labelled images of the support"
+            ValueError, match=rf"tuned\.{method['name']}\..*: none of the labelled images of the support"
         ):
             plan.of("tune").stage.compute(plan.of("tune").tables, plan.inputs, run)
 
