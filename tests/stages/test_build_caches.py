@@ -133,7 +133,8 @@ def test_more_shots_and_another_seed_add_the_images_that_were_not_drawn_before(s
 
 
 def test_methods_share_a_table_with_the_most_shots_of_each_seed(shots):
-    shots.make({"shots": [1], "seeds": [1]}, {"shots": [3], "seeds": [2], "query": "all"}, {"name": "dnd_tip_f"})
+    three = {"shots": [3], "seeds": [2], "query": "all"}
+    shots.make({"shots": [1], "seeds": [1]}, three, {"name": "dnd_tip_f"}, {"shots": [2], "seeds": [2]})
     table = shots.table("build_caches", "cache.0")
     check_rows(shots, drawn(shots, 2, 1) | drawn(shots, 3, 2))
     counts = {(row["seed"], row["shot"]) for row in table.plan.shots.to_pylist()}

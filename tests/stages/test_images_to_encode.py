@@ -62,7 +62,7 @@ def test_zero_shot_methods_read_the_query_split_alone_labelled_or_not(encoded, o
 
 
 def test_of_the_support_split_the_shots_of_all_seeds_and_methods_are_read_and_no_others(encoded, of_split):
-    found = encoded([TIP, {**TIP, "label": "more", "shots": [4], "seeds": [2]}, DND_TIP], "augmented", "random")
+    found = encoded([{**TIP, "label": "more", "shots": [4], "seeds": [2]}, TIP, DND_TIP], "augmented", "random")
     shots = ((2, 1), (4, 2), (1, 3))
     assert found[""] == of_split("query", shots=shots)
     assert 0 < sum(one.startswith("support") for one in found[""]) < 2 * SPLITS["support"]
