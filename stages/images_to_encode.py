@@ -1,4 +1,4 @@
-"""Which images are encoded, and which of them with which view set: what the job's methods will read, and no more.
+"""Which images are encoded, and which of them with which view set: what the job's methods read.
 
 Of the query split every image; of the support split the shots alone, those of all seeds; of the validation split every
 labelled image, where a method searches its settings there.
