@@ -15,6 +15,14 @@ _SETS = {
     "texts": "its descriptors or prompts changed",
     "classes": "score.classes says others",
     "score": "its predictions are new",
+    "support": "its shots changed",
+    "validation": "its validation images changed",
+    "stream": "the stream's images changed",
+    "tune": "it is tuned anew",
+    "build_caches": "its cache changed",
+    "features": "features of its shots changed",
+    "whole": "features of its images changed",
+    "view": "crops of its images changed",
     "labels": "images or labels changed",
     "names": "names of classes changed",
 }
@@ -74,7 +82,8 @@ def _as_written(key: str, new: Mapping[str, Any]) -> str:
     if group == "guides":
         return f"guides.{new.get('told', {}).get('views.guide', '*')}.{setting}"
     if group in ("views", "methods"):
-        return f"{re.sub(r'([.](seed|draw)[.][0-9]+)+$', '', new['name'])}.{setting}"
+        name = re.sub(r"^(tuned|cache)[.]", "methods.", new["name"])
+        return f"{re.sub(r'([.](seed|shots|draw)[.][0-9]+)+$', '', name)}.{setting}"
     if new["stage"] == "describe":
         return f"{new['name']}.{key}"
     return "seed" if key == "evaluate.seed" else key
@@ -84,10 +93,10 @@ def _changed_code(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after, stage = old["version"], new["version"], new["stage"]
     if before == after:
         return []
-    if stage != "score":
+    if stage not in ("score", "tune", "test_time"):
         return [f"the code of {stage} changed (version {before} -> {after})"]
-    # A table of score is made by two codes: the stage's, in hundreds, and the method's.
-    pairs = zip(("score", new["name"]), divmod(before, 100), divmod(after, 100), strict=True)
+    # A table of these is made by two codes: the stage's, in hundreds, and the method's.
+    pairs = zip((stage, new["name"]), divmod(before, 100), divmod(after, 100), strict=True)
     return [f"the code of {code} changed (version {one} -> {two})" for code, one, two in pairs if one != two]
 
 

@@ -165,7 +165,7 @@ def _is_alike(name: str, settings: Mapping[str, Any], tables: Sequence[Table], j
         model, gpus = settings["model"], settings["resources"]["encode"]["gpus"]
         same = (job.model.name, job.model.precision, job.resources.encode.gpus)
         return (model["name"], model["precision"], gpus) == same
-    if name == "score":
+    if name in ("score", "tune", "test_time"):
         return {table.plan[0].method.name for table in tables} <= {method["name"] for method in settings["methods"]}
     return True
 

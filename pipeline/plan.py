@@ -13,6 +13,7 @@ from graphlib import TopologicalSorter
 import pyarrow as pa
 
 from pipeline.settings import Job
+from stages.build_caches import BuildCaches
 from stages.describe import Describe
 from stages.encode_images import EncodeImages
 from stages.encode_text import EncodeText
@@ -21,9 +22,11 @@ from stages.manifest import read_manifest
 from stages.project import Project
 from stages.score import Score
 from stages.stage import Inputs, NotKnownYet, Stage, Table
+from stages.test_time import AtTestTime
+from stages.tune import Tune
 
-READ_SPLITS = ("query",)
-"""Splits whose images are encoded; `validation` and `support` are for stages that choose or adapt."""
+OF_SOME_METHODS = ("build_caches", "tune", "test_time")
+"""Stages that keep no tables, and are not spoken of, in a job without methods of their kind."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Plan:
         return all(plan.done for plan in self.stages)
 
     @property
+    def predictions(self) -> list[Table]:
+        """The tables of predictions, of score and of test_time. Raises NotKnownYet where a stage is not known yet."""
+        return [table for name in ("score", "test_time") for table in self.inputs.tables(name)]
+
+    @property
     def rejects(self) -> list[dict[str, str]]:
         """Rejected images that are still wanted, once each: key, uri, reason, stage."""
         found: dict[str, dict[str, str]] = {}
@@ -83,12 +91,15 @@ def stages_of(job: Job) -> list[Stage]:
             job.views,
             job.seeds,
             job.resources.encode,
-            READ_SPLITS,
+            job.methods,
             job.decode,
         ),
-        Score(job.methods, job.descriptors, job.seeds, job.score),
+        BuildCaches(job.methods, job.seeds),
+        Tune(job.methods, job.seeds),
+        Score(job.seeds, job.score),
+        AtTestTime(job.methods, job.seeds, job.score),
         Evaluate(job.evaluate),
-        Project(job.methods, job.descriptors),
+        Project(job.methods, job.descriptors, job.project),
     ]
     return _ordered(stages)
 

@@ -1,7 +1,8 @@
 """One figure of results: accuracy with its interval, and milliseconds an image.
 
-One sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Everything
-else (variants with names, several jobs, one job) becomes dots: a row a method, a colour a job, time beside accuracy.
+One sweep over numbers becomes lines, time below accuracy; further swept keys become panels side by side. Numbers of
+shots become lines beside the level ones of methods without. Everything else (variants with names, several jobs, one
+job) becomes dots: a row a method, a colour a job, time beside accuracy.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ WIDE_RANGE = 20.0
 """Swept numbers that span more than this factor get a logarithmic axis."""
 LETTERS_ABOVE = 46
 """Letters that a legend over the accuracies has room for; more would push the times aside."""
+OTHERS_BESIDE_SHOTS = 3
+"""Methods without shots that are drawn beside those with: the best ones."""
 LINE_OF_TEXT = 15.0
 """Points between the baselines of labels beside each other."""
 
@@ -64,7 +67,9 @@ def plot_results(rows: Sequence[Row], out: Path, swept: Swept, title: str) -> No
     with rc_context(STYLE):
         figure = Figure(layout="constrained")
         key = axis_key(swept)
-        if key is None:
+        if len({row["job"] for row in rows}) == 1 and len({row["shots"] for row in rows} - {None}) > 1:
+            _draw_shots(figure, rows)
+        elif key is None:
             _draw_dots(figure, rows)
         else:
             _draw_lines(figure, rows, swept, key)
@@ -204,6 +209,37 @@ def spread_apart(places: Sequence[float], gap: float) -> list[float]:
     for rank, number in enumerate(order):
         moved[number] = level[rank] + rank * gap
     return moved
+
+
+def _draw_shots(figure: Figure, rows: Sequence[Row]) -> None:
+    """Accuracy by shots, a line a few-shot method with a band of one standard deviation; the best others, level."""
+    few_shot = [row for row in rows if row["shots"] is not None]
+    zero_shot = [row for row in rows if row["shots"] is None]
+    others = sorted(zero_shot, key=lambda row: -row["accuracy"])[:OTHERS_BESIDE_SHOTS]
+    figure.set_size_inches(7.2, 5.0)
+    axes = figure.subplots()
+    names = list(dict.fromkeys(row["name"] for row in [*few_shot, *others]))
+    ends: dict[str, float] = {}
+    for number, name in enumerate(names):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        points = sorted((row for row in few_shot if row["name"] == name), key=lambda row: row["shots"])
+        if points:
+            shots, accuracy = [row["shots"] for row in points], [100 * row["accuracy"] for row in points]
+            spread = [100 * (row["sd"] or 0.0) for row in points]
+            axes.plot(shots, accuracy, color=colour, marker=marker)
+            band = [[value + sign * sd for value, sd in zip(accuracy, spread, strict=True)] for sign in (-1, 1)]
+            axes.fill_between(shots, *band, color=colour, alpha=0.13, linewidth=0)
+            ends[name] = accuracy[-1]
+        else:
+            ends[name] = 100 * next(row["accuracy"] for row in others if row["name"] == name)
+            axes.axhline(ends[name], color=colour, linestyle=":", linewidth=1.2)
+    _scale_numbers(axes, sorted({row["shots"] for row in few_shot}))
+    axes.set_xlabel("shots a class")
+    axes.set_ylabel("top-1 accuracy, %")
+    images = max(row["images"] for row in rows)
+    note = f"bands: one standard deviation over draws of shots; {images:,} images; dotted: without shots"
+    figure.supxlabel(note, x=0.99, ha="right", fontsize=8, color=GREY)
+    _label_ends(figure, axes, ends, names)
 
 
 def _draw_dots(figure: Figure, rows: Sequence[Row]) -> None:

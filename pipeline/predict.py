@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.plan import Plan
 from pipeline.settings import Job
+from stages.stage import NotKnownYet
 
 if TYPE_CHECKING:
     from stages.encoder import Image, ViewTable
@@ -27,9 +28,10 @@ class NotComputed(RuntimeError):
 
 
 def stored_predictions(plan: Plan, methods: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """A row an image, method and draw: image, method, seed, draw, class, probability, margin, and the `top_k` best.
+    """A row an image and variant: image, method, seed, shots, draw, class, probability, margin, and the `top_k` best.
 
-    `seed` is that of the crops, `draw` that of the method's own draws, where it has several. Probabilities are over all
+    `seed` is that of the crops, `shots` the number of labelled images a class of a few-shot method, `draw` the seed of
+    the method's own draws, where it has several. Probabilities are over all
     classes that may be predicted, so those of all of them sum to one. Raises NotComputed.
     """
     ids = dict(zip(plan.inputs.manifest["key"].to_pylist(), plan.inputs.manifest["id"].to_pylist(), strict=True))
@@ -51,6 +53,7 @@ def new_predictions(
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
     """Predictions for image files outside the data set, without Ray; and the files that cannot be read, with why.
 
+    Methods that learn from the stream of query images are left out, and an error where they are asked for by name.
     An image's id for random draws is its file name. Raises NotComputed when the texts are not encoded yet.
     """
     import torch
@@ -59,7 +62,15 @@ def new_predictions(
     from stages.encoder import Encoder, ViewTable
     from stages.predictions import by_features, load_features, predict_rows, prepare_methods
 
-    scored = [t for t in _scored(plan) if not methods or t.plan[0].method.row_name in methods]
+    tables = [table for table in _scored(plan) if not methods or table.plan[0].method.row_name in methods]
+    scored = [table for table in tables if table.stage == "score"]
+    if tables and (not scored or (methods and len(scored) < len(tables))):
+        raise NotComputed("methods that learn from a stream of query images say nothing of other images")
+    few_shot = [table.plan[0].support for table in scored if table.plan[0].support is not None]
+    read = {folder for support in few_shot for folder in (support.fitted, support.features, support.chosen)}
+    for stage in ("encode_images", "build_caches", "tune"):
+        if any(table.keeper.folder in read and not table.complete for table in plan.of(stage).tables):
+            raise NotComputed("the few-shot methods are not tuned yet")
     if plan.of("encode_text").unknown or not plan.of("encode_text").done:
         raise NotComputed("the descriptors are not encoded yet")
     read = {folder for table in scored for folder in (table.plan[0].whole, table.plan[0].view)}
@@ -134,10 +145,10 @@ class _InMemory:
 
 
 def _scored(plan: Plan) -> Sequence[Any]:
-    scoring = plan.of("score")
-    if scoring.unknown:
-        raise NotComputed(f"predictions are {scoring.unknown}")
-    return scoring.tables
+    try:
+        return plan.predictions
+    except NotKnownYet as reason:
+        raise NotComputed(f"predictions are {reason}") from None
 
 
 def _row(image: str, method: Method, seed: int, row: dict[str, Any], top_k: int) -> dict[str, Any]:
@@ -146,6 +157,7 @@ def _row(image: str, method: Method, seed: int, row: dict[str, Any], top_k: int)
         "image": image,
         "method": method.row_name,
         "seed": seed,
+        "shots": method.shot,
         "draw": method.draw,
         "class": row["classes"][0],
         "probability": row["probabilities"][0],
@@ -160,7 +172,7 @@ def write_predictions(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
     text, number = pl.String, pl.Float64
     whole = pl.Int64
-    schema = {"image": text, "method": text, "seed": whole, "draw": whole}
+    schema = {"image": text, "method": text, "seed": whole, "shots": whole, "draw": whole}
     schema |= {"class": text, "probability": number, "margin": number}
     schema |= {"top_classes": pl.List(text), "top_probabilities": pl.List(number)}
     suffix = out.suffix.lower()

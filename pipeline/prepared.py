@@ -101,9 +101,9 @@ def find_twins(jobs: Sequence[Prepared]) -> list[list[str]]:
     """Labels of variants that make the same predictions, as far as is known: nothing reads what was swept."""
     same: dict[tuple[str, ...], list[str]] = {}
     for each in jobs:
-        scoring = each.plan.of("score")
-        if each.label is not None and not scoring.unknown:
-            same.setdefault(tuple(table.fingerprint for table in scoring.tables), []).append(each.label)
+        known = not any(each.plan.of(stage).unknown for stage in ("score", "test_time"))
+        if each.label is not None and known:
+            same.setdefault(tuple(table.fingerprint for table in each.plan.predictions), []).append(each.label)
     return [labels for labels in same.values() if len(labels) > 1]
 
 

@@ -29,6 +29,7 @@ LATEX_SIGNS = str.maketrans(
 def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     """A row a method, in the job's order: accuracies as fractions in 0..1, seconds an image.
 
+    A few-shot method has one a number of shots: `method` is "tip (4)" for four `shots` of the method `name`d tip.
     With several draws (`seeds` of the crops, `draws` of the method's own) accuracies (those of `by_class` too),
     intervals and times are means over them, `sd` is their standard deviation, and `confusions`, which are counts of
     images, are those of the first. `best` marks the most accurate method, the first of equals; of the others `p_best`
@@ -39,11 +40,13 @@ def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     by_method: dict[str, list[Table]] = {}
     for table in plan.of("evaluate").tables:
         if table.name != COMPARISONS:
-            by_method.setdefault(table.plan[0].plan[0].method.row_name, []).append(table)
+            by_method.setdefault(table.plan[0].plan[0].method.title, []).append(table)
     rows = [
-        {"method": method, "job": job} | _merge([row for table in tables for row in table.keeper.read().to_pylist()])
-        for method, tables in by_method.items()
+        {"method": title, "job": job, "name": method.row_name, "shots": method.shot}
+        | _merge([row for table in tables for row in table.keeper.read().to_pylist()])
+        for title, tables in by_method.items()
         if all(table.complete for table in tables)
+        for method in [tables[0].plan[0].plan[0].method]
     ]
     return _with_best(rows, collect_comparisons(plan, job))
 

@@ -39,15 +39,48 @@ def lay_out(console: Console, rows: Rows) -> Iterator[RenderableType]:
     The first layout is taken that is no wider than the console, or the last.
     """
     jobs = _distinct(rows, "job")
+    few_shot = [row for row in rows if row["shots"] is not None]
+    if others := [row for row in rows if row["shots"] is None]:
+        yield from _fitting(console, others)
+    if few_shot:
+        yield from _by_shots(few_shot, jobs)
+    if any(row["told_apart"] is False for row in rows):
+        yield Text(NOT_TOLD_APART)
+    yield from map(Text, _counts(rows, jobs))
+
+
+def _fitting(console: Console, rows: Rows) -> Iterator[RenderableType]:
+    jobs = _distinct(rows, "job")
     layouts = _layouts_of_one(rows) if len(jobs) == 1 else _layouts_of_several(rows, jobs)
     fitting = (layout for layout in layouts if _width(console, layout) <= console.width)
     chosen = next(fitting, layouts[-1])
     yield from chosen.parts
     if not chosen.whole:
         yield Text(LEFT_OUT)
-    if any(row["told_apart"] is False for row in rows):
-        yield Text(NOT_TOLD_APART)
-    yield from map(Text, _counts(rows, jobs))
+
+
+def _by_shots(rows: Rows, jobs: Sequence[str]) -> Iterator[RenderableType]:
+    """Few-shot methods: numbers of shots down the side, methods across, a table a job."""
+    for job in jobs:
+        of_job = [row for row in rows if row["job"] == job]
+        found = {(row["shots"], row["name"]): row for row in of_job}
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("shots\na class", justify="right", no_wrap=True)
+        names = _distinct(of_job, "name")
+        for name in names:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for shots in sorted({row["shots"] for row in of_job}):
+            cells = [found.get((shots, name)) for name in names]
+            table.add_row(str(shots), *("" if row is None else _with_sd(row) for row in cells))
+        yield Text()
+        if len(jobs) > 1:
+            yield Text(job, style="bold")
+        yield table
+
+
+def _with_sd(row: dict[str, Any]) -> Text:
+    spread = "" if row["sd"] is None else f" ± {100 * row['sd']:.1f}"
+    return Text.assemble(_top_1(row), spread)
 
 
 def _layouts_of_one(rows: Rows) -> list[Layout]:
@@ -151,7 +184,7 @@ def _counts(rows: Rows, jobs: Sequence[str]) -> list[str]:
         seeds = max((row["seeds"] for row in of_job), key=len)
         if len(seeds) > 1:
             said += f"; mean and sd over crop seeds {', '.join(map(str, seeds))}"
-        own = [f"{row['method']} {len(row['draws'])}" for row in of_job if len(row["draws"]) > 1]
+        own = dict.fromkeys(f"{row['name']} {len(row['draws'])}" for row in of_job if len(row["draws"]) > 1)
         if own:
             said += f"; mean and sd over the method's own draws: {', '.join(own)}"
         same.setdefault(said, []).append(job)

@@ -20,7 +20,7 @@ from pipeline.failure import no_space
 from pipeline.forecast import work
 from pipeline.holding import Holding
 from pipeline.job_weights import check_guides, resolve_job_weights
-from pipeline.plan import Plan, StagePlan, make_plan, stages_of
+from pipeline.plan import OF_SOME_METHODS, Plan, StagePlan, make_plan, stages_of
 from pipeline.record import RunRecord, sweep_dead_runs
 from pipeline.registry import Origin, Registry
 from pipeline.settings import Job
@@ -184,6 +184,8 @@ class _JobRun:
         self._note("running")
 
     def _ended(self, result: StageResult) -> None:
+        if result.stage in OF_SOME_METHODS and not self.plan.of(result.stage).tables:
+            return  # the job has no method that it is for
         self.results.append(result)
         self.watcher.stage_ended(result.stage, result)
 
@@ -264,7 +266,7 @@ def _told_of_full_disks(stage: str, store: str) -> Iterator[None]:
 def _check_inputs(plan: Plan, stage: StagePlan) -> None:
     """A stage reads complete tables only. Raises RuntimeError where --only or --from left one out."""
     for name in stage.stage.reads:
-        lacking = [table for table in plan.of(name).tables if table.missing]
+        lacking = [table for table in plan.of(name).tables if not table.complete]
         if lacking:
             raise RuntimeError(
                 f"{stage.stage.name} reads {name}, where {lacking[0].name} lacks {len(lacking[0].missing):,} rows: "

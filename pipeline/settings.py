@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from stages.dataset import DatasetSettings
-from stages.methods import METHODS, Method, parse_method
+from stages.methods import ZERO_SHOT, Method, parse_method
+from stages.methods.few_shot import FewShotMethod
 from stages.settings import (
     AugmentedView,
     AugMixView,
@@ -22,6 +23,7 @@ from stages.settings import (
     GuidedView,
     GuideSettings,
     ModelSettings,
+    ProjectSettings,
     PromptedView,
     RandomGuide,
     RandomView,
@@ -38,8 +40,8 @@ DEFAULT_VIEWS = {
 } | {"wca_code": SquaresView(preset="wca_code", crops=100), "abs_code": GuidedView(preset="abs_code")}
 """View sets that need no entry: one of each kind, and those of the methods that follow their authors' code."""
 
-DEFAULT_METHODS = tuple(name for name in METHODS if name != "wca")
-"""What a job with descriptors runs that names no methods: all but wca, which would be alone in reading its views."""
+DEFAULT_METHODS = tuple(name for name in ZERO_SHOT if name != "wca")
+"""What a job with descriptors runs that names no methods: all zero-shot ones but wca, alone in reading its views."""
 
 
 def _as_method(value: Any) -> Method:
@@ -92,6 +94,8 @@ class Job(Settings):
     """what is kept of every prediction"""
     evaluate: EvaluateSettings = EvaluateSettings()
     """how accuracy is reported"""
+    project: ProjectSettings = ProjectSettings()
+    """what LanceDB shows of the features, and how it is searched"""
     max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
     """share of images that may be unreadable before a stage stops (never at ten or fewer)"""
 
@@ -136,6 +140,11 @@ class Job(Settings):
                 views[name] = DEFAULT_VIEWS[name]
             if name is not None:
                 _check_crops(method, name, views[name])
+            if isinstance(method, FewShotMethod):
+                _check_splits(method, self.dataset)
+                augmentations = method.augmentations
+                if augmentations is not None and augmentations not in views:
+                    views[augmentations] = self._augmented_views(method)
         guides = dict(self.guides)
         for name, view in views.items():
             if isinstance(view, DrawnByGuide) and view.guide not in guides:
@@ -158,6 +167,16 @@ class Job(Settings):
         if method.needs_descriptors:
             changes["descriptors"] = self._choose_descriptors(method)
         return method.model_copy(update=changes)
+
+    def _augmented_views(self, method: FewShotMethod) -> ViewSettings:
+        """The view set, not in the job file, that holds the versions of a method's shots."""
+        if method.augmentations not in DEFAULT_VIEWS:
+            known = ", ".join([*self.views, *(name for name in DEFAULT_VIEWS if name not in self.views)])
+            raise ValueError(
+                f"methods.{method.row_name}.augmented_views: no view set is called {method.augmentations!r}; "
+                f"there are {known}"
+            )
+        return DEFAULT_VIEWS[method.augmentations]
 
     def _choose_views(self, method: Method) -> str:
         known = [*self.views, *(name for name in DEFAULT_VIEWS if name not in self.views)]
@@ -205,6 +224,18 @@ class Job(Settings):
             return self.model.precision
         gpus = self.resources.encode.gpus
         return "fp16" if gpus != "auto" and gpus > 0 else "fp32"
+
+
+def _check_splits(method: FewShotMethod, dataset: DatasetSettings) -> None:
+    """That a data set which names its splits has those that the method needs. Raises ValueError."""
+    needed = ["support", *["validation"] * (method.search is True)]
+    for split in needed:
+        if dataset.splits is not None and getattr(dataset.splits, split) is None:
+            why = "reads labelled images" if split == "support" else "searches alpha and beta (`search`)"
+            raise ValueError(
+                f"methods.{method.row_name} {why}: name the split that holds them, "
+                f"for example dataset.splits: {{query: test, {split}: {'train' if split == 'support' else 'val'}}}"
+            )
 
 
 def _check_crops(method: Method, name: str, view: ViewSettings) -> None:

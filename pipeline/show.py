@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.durations import tell_duration, tell_moment
 from pipeline.forecast import Forecast, total
+from pipeline.hits import tell_hit
 from pipeline.plan import Plan
 from pipeline.results_table import lay_out
 from pipeline.why import Why, count
@@ -152,18 +153,17 @@ def show_results(console: Console, rows: Sequence[dict[str, Any]]) -> None:
 
 def show_hits(console: Console, hits: Sequence[dict[str, Any]]) -> None:
     """Answers to a query, best first."""
+    if not hits:
+        console.print("no rows fit")
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    names = [
-        name
-        for name in ("similarity", "image", "uri", "class", "split", "view", "box", "text")
-        if hits and name in hits[0]
-    ]
-    names = ["id" if name == "uri" else name for name in names]
-    for name in names:
-        table.add_column(name, justify="right" if name == "similarity" else "left", overflow="fold")
-    for hit in hits:
-        table.add_row(*(f"{hit[n]:.3f}" if n == "similarity" else escape(str(hit[n])) for n in names))
-    console.print(table if hits else "no rows fit")
+    told = [tell_hit(hit) for hit in hits]
+    table.add_column("similarity", justify="right")
+    for name in told[0]:
+        table.add_column(name, overflow="fold")
+    for hit, words in zip(hits, told, strict=True):
+        table.add_row(f"{hit['similarity']:.3f}", *map(escape, words.values()))
+    console.print(table, highlight=False)
 
 
 def show_predictions(console: Console, rows: Sequence[dict[str, Any]]) -> None:

@@ -17,8 +17,15 @@ from storage.leases import living_runs
 from storage.records import read_records
 from storage.shards import ShardTable
 
-_OF_IMAGES = ("encode_images", "score")
-_NOUNS = {"encode_images": "image", "score": "image", "encode_text": "text", "describe": "class"}
+_OF_IMAGES = ("encode_images", "score", "test_time")
+_NOUNS = {
+    "encode_images": "image",
+    "score": "image",
+    "test_time": "image",
+    "build_caches": "shot",
+    "encode_text": "text",
+    "describe": "class",
+}
 
 
 def why_missing(table: Table, store: str) -> str:

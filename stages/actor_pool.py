@@ -153,6 +153,12 @@ def check_seen(path: str) -> None:
         )
 
 
+def seen_first(path: str, work: Callable[..., None], *arguments: Any) -> None:
+    """A task's work, once its node is known to see the path; raises as `check_seen`."""
+    check_seen(path)
+    work(*arguments)
+
+
 def deaths(ray: Any) -> tuple[type[Exception], ...]:
     """Errors that mean a process or node went away, not that code raised."""
     errors = ray.exceptions

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stages.batches import Batch, batches_of
+from stages.images_to_encode import images_to_encode
 from stages.lacking import LackingRows
+from stages.methods.method import Method
 from stages.phases import Phases
 from stages.pool_size import DECODE_CPUS
 from stages.settings import (
@@ -67,7 +69,7 @@ class EncodeImages(Stage):
         views: Mapping[str, ViewSettings],
         seeds: Sequence[int],
         resources: EncodeResources,
-        splits: Sequence[str],
+        methods: Sequence[Method],
         decode: str = "reduced",
     ):
         self.model = model
@@ -76,26 +78,26 @@ class EncodeImages(Stage):
         self.views = views
         self.seeds = seeds
         self.resources = resources
-        self.splits = splits
+        self.methods = methods
         self.decode = decode
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """`whole` first, then `views.NAME` for one seed or `views.NAME.seed.S` for each of several."""
         weights = model_weights_id(self.model, inputs.weights_cache())
-        chosen = pc.is_in(inputs.manifest["split"], pa.array(self.splits))
-        wanted = inputs.manifest["key"].filter(chosen)
+        chosen = images_to_encode(inputs.manifest, self.methods, list(self.views))
         settings = {"model.precision": self.precision, "decode": self.decode}
         whole = Ingredients(settings=settings, version=self.version, weights=weights)
         told = told_of_model(self.model)
         tables = [
-            Table(self.name, "whole", whole, wanted, inputs.shard_table(self.name, whole), told=told),
+            Table(self.name, "whole", whole, chosen.whole, inputs.shard_table(self.name, whole), told=told),
         ]
         for name, view in self.views.items():
-            for seed in self.seeds:
+            for seed in self.seeds[:1] if name in chosen.augmentations else self.seeds:
                 ingredients = self._view_ingredients(name, view, seed, weights, inputs)
                 keeper = inputs.shard_table(self.name, ingredients)
                 title = view_title(name, seed, self.seeds)
                 named = told | ({"views.guide": view.guide} if isinstance(view, DrawnByGuide) else {})
+                wanted = chosen.views[name]
                 tables.append(Table(self.name, title, ingredients, wanted, keeper, plan=(view, seed), told=named))
         return tables
 

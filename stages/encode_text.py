@@ -86,14 +86,27 @@ def prompts_of_methods(
     }
     names, known = list(inputs.names.values()), {}
     found = []
-    for variant in (variant for method in methods for variant in method.variants()):
-        chosen = getattr(variant, "descriptors", None)
-        form = "sentences" if chosen is None else sets[chosen].form
-        descriptors = None if chosen is None else [described[chosen][name] for name in names]
-        texts = variant.class_prompts(names, descriptors, form)
-        same = known.setdefault(tuple(map(tuple, texts)), dict(zip(inputs.names, texts, strict=True)))
-        found.append((variant, same))
+    for method in methods:
+        variants = method.variants()
+        said = None
+        for variant in variants:
+            if said is None or variant.draws_prompts:
+                said = _texts(variant, sets, described, names)
+            same = known.setdefault(tuple(map(tuple, said)), dict(zip(inputs.names, said, strict=True)))
+            found.append((variant, same))
     return found
+
+
+def _texts(
+    method: Method,
+    sets: Mapping[str, DescriptorSettings],
+    described: Mapping[str, Mapping[str, list[str]]],
+    names: Sequence[str],
+) -> list[list[str]]:
+    chosen = getattr(method, "descriptors", None)
+    form = "sentences" if chosen is None else sets[chosen].form
+    descriptors = None if chosen is None else [described[chosen][name] for name in names]
+    return method.class_prompts(names, descriptors, form)
 
 
 def text_key(text: str) -> str:

@@ -23,7 +23,7 @@ COMPARISONS = "comparisons"
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("key", "method", "split")]
-    + [(name, pa.int64()) for name in ("seed", "draw")]
+    + [(name, pa.int64()) for name in ("seed", "shots", "draw")]
     + [(name, pa.float64()) for name in ("accuracy", "low", "high", "confidence", "top_5", "mean_per_class")]
     + [(name, pa.float64()) for name in ("merged_accuracy", "mean_confidence", "calibration_error")]
     + [(name, pa.int64()) for name in ("images", "classes", "forward_passes")]
@@ -45,14 +45,14 @@ class Labelled:
 
 
 class Evaluate(Stage):
-    """Keeps one row a method, seed and draw, and one a pair of methods; nothing without labels.
+    """Keeps one row a variant of a method and seed, and one a pair of methods; nothing without labels.
 
     They are made anew whenever predictions or labels change.
     """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 3
-    reads: ClassVar[tuple[str, ...]] = ("score",)
+    version: ClassVar[int] = 4
+    reads: ClassVar[tuple[str, ...]] = ("score", "test_time")
 
     def __init__(self, settings: EvaluateSettings):
         self.settings = settings
@@ -67,7 +67,7 @@ class Evaluate(Stage):
         names = digest_pairs(inputs.names.items())
         found: dict[int, Labelled] = {}  # most tables of score want the same images, and share the list of them
         evaluated: list[tuple[Table, Labelled]] = []
-        for scored in inputs.tables("score"):
+        for scored in (*inputs.tables("score"), *inputs.tables("test_time")):
             if id(scored.wanted) not in found:
                 found[id(scored.wanted)] = _label(scored.wanted, labels)
             known = found[id(scored.wanted)]
@@ -79,7 +79,7 @@ class Evaluate(Stage):
 
     def _row_table(self, scored: Table, known: Labelled, names: str, inputs: Inputs) -> Table:
         reading, seed = scored.plan
-        named = {"method": reading.method.row_name, "seed": seed}  # the row says them, and predictions may not differ
+        named = {"method": reading.method.title, "seed": seed}  # the row says them, and predictions may not differ
         ingredients = Ingredients(
             settings={f"evaluate.{key}": value for key, value in (self.settings.model_dump() | named).items()},
             version=self.version,
@@ -91,7 +91,7 @@ class Evaluate(Stage):
     def _comparisons_table(self, evaluated: Sequence[tuple[Table, Labelled]], inputs: Inputs) -> list[Table]:
         by_method: dict[str, list[Table]] = {}
         for scored, _ in evaluated:
-            by_method.setdefault(scored.plan[0].method.row_name, []).append(scored)
+            by_method.setdefault(scored.plan[0].method.title, []).append(scored)
         if len(by_method) < 2 or not len(common := _common_images([known for _, known in evaluated])):
             return []
         settings = self.settings.model_dump(include={"bootstrap", "confidence"})
@@ -197,6 +197,7 @@ def evaluate_predictions(
         "method": reading.method.row_name,
         "split": "query",
         "seed": seed,
+        "shots": reading.method.shot,
         "draw": reading.method.draw,
         "accuracy": float(frame["hit"].mean()),
         "low": low,

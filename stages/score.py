@@ -19,110 +19,78 @@ import pyarrow.compute as pc
 
 from stages.batches import Batch, batches_of
 from stages.class_names import read_class_names
-from stages.encode_images import describe_table, view_title
+from stages.encode_images import describe_table
 from stages.lacking import LackingRows
-from stages.methods.method import Method
-from stages.predictions import Reading
-from stages.settings import DescriptorSettings, ScoreSettings
+from stages.methods.stream import StreamMethod
+from stages.readings import Reading, Sources, SourcesOfMethods, predictions_table, reading_of
+from stages.settings import ScoreSettings
 from stages.staff import find_room
-from stages.stage import Ingredients, Inputs, Run, Stage, Table, lacking_keys, without
+from stages.stage import Ingredients, Inputs, Run, Stage, Table, lacking_keys
 from stages.streaming import stream
+from stages.tune import OF_THE_SEARCH, tuned_title
 from storage.fingerprint import digest
 
 IMAGES_A_BATCH = 256
+CACHE_BYTES = 1_500_000_000
+"""Of support sets, that an actor holds at a time: a thousand classes of 16 shots and nine descriptions are 600 MB."""
 IMAGES_WORTH_AN_ACTOR = 64
 """Fewer are not shared out: an actor takes seconds to start, in which another scores them."""
 
 
 class Score(Stage):
-    """Keeps one table a method, seed and draw: the best classes of every image with logits and probabilities."""
+    """Keeps one table a variant of a method and seed: the best classes of every image with logits and probabilities."""
 
     name: ClassVar[str] = "score"
     version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text")
+    reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text", "build_caches", "tune")
 
-    def __init__(
-        self,
-        methods: Sequence[Method],
-        sets: Mapping[str, DescriptorSettings],
-        seeds: Sequence[int],
-        settings: ScoreSettings,
-    ):
-        self.methods = methods
-        self.sets = sets
+    def __init__(self, seeds: Sequence[int], settings: ScoreSettings):
         self.seeds = seeds
         self.settings = settings
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """`methods.NAME`; with `.seed.S` where several seeds draw the crops, `.draw.K` for the method's own draws."""
-        encoded = {table.name: table for table in inputs.tables("encode_images")}
-        (texts,) = inputs.tables("encode_text")
+        """`methods.NAME`; with `.seed.S` where several seeds draw the crops, `.shots.K` and `.draw.D` of a variant."""
+        of = SourcesOfMethods(inputs, self.seeds)
         classes = classes_to_predict(self.settings.classes, inputs)
-        digests: dict[int, str] = {}
-        wanted: dict[frozenset[str], pa.ChunkedArray] = {}  # tables that want the same images share their keys
-        tables = []
-        key_of = texts.plan.keys
-        for method, prompts in texts.plan.prompts:
-            if id(prompts) not in digests:
-                digests[id(prompts)] = digest([[name, [key_of[t] for t in said]] for name, said in prompts.items()])
-            wholes = {"texts": digests[id(prompts)], "encode_text": texts.fingerprint}
-            if self.settings.classes != "all":
-                wholes["classes"] = digest(list(classes))
-            view_set = getattr(method, "views", None)
-            for seed in self.seeds if view_set is not None else self.seeds[:1]:
-                view = None if view_set is None else encoded[view_title(view_set, seed, self.seeds)]
-                reading = Reading(
-                    method=method,
-                    prompts=prompts,
-                    texts=texts.keeper.folder,
-                    whole=encoded["whole"].keeper.folder,
-                    view=None if view is None else view.keeper.folder,
-                    classes=classes,
-                    crops=0 if view is None else _pixel_crops(method, view.plan[0].crops),
-                    share=1.0 if view is None else _crops_read(method, view.plan[0].crops) / view.plan[0].crops,
-                )
-                refused = encoded["whole"].rejected | (frozenset() if view is None else view.rejected)
-                if refused not in wanted:
-                    wanted[refused] = without(encoded["whole"].wanted, refused)
-                rows = {"whole": encoded["whole"].fingerprint} | ({} if view is None else {"view": view.fingerprint})
-                model = encoded["whole"].told
-                tables.append(self._table(reading, seed, rows, wholes, wanted[refused], model, inputs))
-        return tables
+        tuned = {table.name: table for table in inputs.tables("tune")}
+        return [
+            self._table(one, of, classes, tuned.get(tuned_title(one)), inputs)
+            for one in of.all()
+            if not isinstance(one.method, StreamMethod)
+        ]
 
     def _table(
-        self,
-        reading: Reading,
-        seed: int,
-        rows: Mapping[str, str],
-        wholes: Mapping[str, str],
-        wanted: pa.ChunkedArray,
-        model: Mapping[str, Any],
-        inputs: Inputs,
+        self, sources: Sources, of: SourcesOfMethods, classes: tuple[str, ...], tuned: Table | None, inputs: Inputs
     ) -> Table:
-        method = reading.method
-        named = {"label", "views", "descriptors", *method.paths}  # what files say is in the digest of the texts
-        settings = {f"methods.{key}": value for key, value in method.model_dump(exclude=named).items()}
-        settings |= {f"score.{key}": value for key, value in self.settings.model_dump(exclude={"classes"}).items()}
+        reading, wholes = reading_of(sources, classes), of.wholes(sources)
+        if tuned is not None:
+            wholes["tune"] = tuned.fingerprint
+            reading = replace(reading, support=tuned.plan.reading.support)
+        if self.settings.classes != "all":
+            wholes["classes"] = digest(list(classes))
+        settings = sources.settings()
+        if tuned is not None:
+            settings = {key: value for key, value in settings.items() if key not in OF_THE_SEARCH}
         ingredients = Ingredients(
-            settings=settings,
-            version=100 * self.version + method.version,
-            rows=rows,
+            settings=settings | score_settings(self.settings),
+            version=100 * self.version + sources.method.version,
+            rows=sources.rows,
             whole=wholes,
         )
-        keeper = inputs.shard_table(self.name, ingredients)
-        title = f"methods.{method.row_name}"
-        if reading.view is not None and len(self.seeds) > 1:
-            title += f".seed.{seed}"
-        if method.draw is not None:
-            title += f".draw.{method.draw}"
-        plan = (replace(reading, folder=keeper.folder), seed)
-        named = {f"methods.{key}": getattr(method, key, None) for key in ("views", "descriptors", *method.paths)}
-        told = {**model, **named, "classes": list(reading.prompts)}
-        return Table(self.name, title, ingredients, wanted, keeper, plan=plan, told=told)
+        wanted = of.keys("query", sources.rejected)
+        return predictions_table(self.name, reading, sources, wanted, ingredients, inputs)
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
         """Score the images that any method lacks. Raises RuntimeError when a batch kills its worker even alone."""
         _tell_of_namesakes(inputs.names, run)
+        for together in passes(tables):
+            self._compute(together, run)
+
+    def units(self, tables: Sequence[Table]) -> int | None:
+        """Distinct images of each pass."""
+        return sum(len(lacking_keys(together)) for together in passes(tables))
+
+    def _compute(self, tables: Sequence[Table], run: Run) -> None:
         ray = run.cluster()
         for table in tables:
             table.keeper.create(describe_table(table))
@@ -146,6 +114,33 @@ class Score(Stage):
             run.advance(done.answer, 0)
 
 
+def passes(tables: Sequence[Table]) -> list[list[Table]]:
+    """Tables that are scored in one pass over the features: all, but as many caches as an actor has memory for."""
+    found: list[list[Table]] = [[]]
+    held = 0
+    for table in tables:
+        needed = _cache_bytes(table.plan[0])
+        if found[-1] and needed and held + needed > CACHE_BYTES:
+            found.append([])
+            held = 0
+        found[-1].append(table)
+        held += needed
+    return found
+
+
+def _cache_bytes(reading: Reading) -> int:
+    """About what the keys of a few-shot variant take, in float32 of a thousand numbers."""
+    if reading.support is None:
+        return 0
+    texts = max(map(len, reading.prompts.values())) if reading.method.chooses_crops else 1
+    return 4096 * len(reading.support.shots) * texts
+
+
+def score_settings(settings: ScoreSettings) -> dict[str, Any]:
+    """What of the settings decides the rows of predictions, in the words of the job file."""
+    return {f"score.{key}": value for key, value in settings.model_dump(exclude={"classes"}).items()}
+
+
 def classes_to_predict(setting: str, inputs: Inputs) -> tuple[str, ...]:
     """The ids of `score.classes`, in the job's order: all, those that label a query image, or those of a file.
 
@@ -167,17 +162,6 @@ def classes_to_predict(setting: str, inputs: Inputs) -> tuple[str, ...]:
         raise ValueError(f"score.classes: {setting} names {', '.join(strangers[:5])}, which is no class of the job")
     spoken = {name for identity, name in named.items() if identity not in inputs.names}
     return tuple(identity for identity, name in inputs.names.items() if identity in named or name in spoken)
-
-
-def _pixel_crops(method: Method, available: int) -> int:
-    """How many of a view set's crops in pixels the method reads: each was a forward pass of the encoder."""
-    if getattr(method, "crops", None) == "feature":
-        return 0
-    return _crops_read(method, available)
-
-
-def _crops_read(method: Method, available: int) -> int:
-    return min(available, getattr(method, "max_crops", None) or available)
 
 
 def _tell_of_namesakes(names: Mapping[str, str], run: Run) -> None:

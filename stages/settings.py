@@ -303,7 +303,8 @@ class ScoreSettings(Settings):
     """which classes may be predicted: all; labelled, those that label a query image, as ImageNet-A and -R are measured;
     or a file of names, one a line. All are scored all the same, and the others left out afterwards"""
     full_logits: bool = False
-    """whether the logits of all classes are kept as well: 4 bytes a class, image and method"""
+    """whether the logits of all classes are kept as well: 4 bytes a class, image and method. Of methods that learn from
+    the stream those of `classes` alone, the others being NaN"""
 
 
 class EvaluateSettings(Settings):
@@ -315,6 +316,18 @@ class EvaluateSettings(Settings):
     """coverage of the interval"""
     calibration_bins: Annotated[int, Field(ge=1, le=1000)] = 15
     """bins of equal width, of the predicted class's probability, behind the calibration error"""
+
+
+class ProjectSettings(Settings):
+    """Which LanceDB tables are kept beside `images` and `descriptors`, and how they are searched."""
+
+    crops: bool = True
+    """whether every crop is shown in table `crops`; their features stay in the shards anyway"""
+    cache: bool = True
+    """whether the crops that descriptions chose are shown in table `cache`, where a method caches any"""
+    index: Literal["auto", "none"] = "auto"
+    """auto: tables of 50,000 rows and more get an index, and a search through it is quick and finds nearly all of the
+    best; none: every search compares all rows"""
 
 
 def _check_order(settings: Settings, low: str, high: str) -> None:

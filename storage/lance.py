@@ -1,42 +1,26 @@
 """LanceDB as a projection of the shards: tables kept by upserts of rows and deletes of ids no longer wanted.
 
 One database a feature fingerprint; it can be removed and projected again at any time. One process at a time
-commits. The table schemas are in `storage.schemas`; lancedb itself is imported when a database is opened.
+commits. Schemas are in `storage.schemas`, filters in `storage.lance_filter` and `storage.lance_where`, indexes in
+`storage.lance_index`, tags in `storage.lance_versions`; lancedb itself is imported when a database is opened.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage import lance_index, lance_versions
 from storage.filesystems import is_object_uri, lance_options
+from storage.lance_filter import Filter, where_in
 from storage.markers import drop_marker
 
 UPSERT_ROWS = 20_000  # a commit each: 20 MB of fp16 vectors of 512
-
-_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A condition on rows in LanceDB's SQL, safe by construction: made by `where_equal` only."""
-
-    sql: str
-
-
-def where_equal(values: Mapping[str, str | int | None]) -> Filter | None:
-    """Rows whose columns equal all the given values, whatever these hold; None is a null, {} no filter.
-
-    ValueError for something that is no column name, TypeError for a value that is no str, int or None.
-    """
-    terms = [f"{_column(name)} {_equals(value)}" for name, value in values.items()]
-    return Filter(" AND ".join(terms)) if terms else None
+DELETE_ROWS = 5_000  # a commit each: so many ids make half a megabyte of SQL
 
 
 class Projection:
@@ -46,6 +30,8 @@ class Projection:
         import lancedb
 
         self.uri = uri
+        self._grown: dict[str, int] = {}
+        self._searched: dict[str, tuple[int, lance_index.VectorIndex | None, int]] = {}
         options = lance_options(uri) if is_object_uri(uri) else None
         # Without an interval an open table never sees what other processes commit.
         self._database = lancedb.connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
@@ -54,69 +40,180 @@ class Projection:
         """Names of the tables, sorted."""
         return sorted(self._database.list_tables().tables)
 
+    def schema(self, table: str) -> pa.Schema:
+        """A table's columns and metadata. LookupError where there is none of that name."""
+        return self._wanted(table).schema
+
     def upsert(self, table: str, schema: pa.Schema, rows: pa.Table) -> None:
         """Insert rows, or replace those of the same `id`; a missing table is made, even for no rows.
 
-        `rows` has the schema's columns, in any order. The table's marker is dropped first. ValueError for a
-        repeated or missing id, for other columns, and for a table that was made with another schema or other
-        metadata (another model): its rows must not mix with these.
+        `rows` has the schema's columns, in any order. Up to `UPSERT_ROWS` of them are one commit: all or none is
+        there. The table's marker is dropped first. ValueError for a repeated or missing id, for other columns, and for
+        a table that was made with another schema or other metadata (other weights), the model's name aside: its rows
+        must not mix with these.
         """
-        rows = _conform(rows, schema, table)
-        drop_marker(self.uri, table)
-        opened = self._open(table, schema)
+        rows, opened = self._begin(table, schema, rows)
         for start in range(0, rows.num_rows, UPSERT_ROWS):
-            merge = opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(rows.slice(start, UPSERT_ROWS))
+            part = rows.slice(start, UPSERT_ROWS)
+            opened.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(part)
+            self._grown[table] = self._grown.get(table, 0) + part.num_rows
+            # What the tree of ids does not cover is looked through by every upsert.
+            if self._grown[table] >= max(lance_index.KEYED_ROWS, opened.count_rows() // 20):
+                self.merge_files(table)
 
-    def delete_unwanted(self, table: str, wanted_ids: pa.Array | pa.ChunkedArray) -> int:
-        """Delete the rows whose id is not wanted, in one commit; returns how many. Drops the marker first."""
-        ids = self.ids(table)
-        unwanted = len(ids) - pc.sum(pc.is_in(ids, wanted_ids)).as_py() if len(ids) else 0
-        if unwanted == 0:
+    def append(self, table: str, schema: pa.Schema, rows: pa.Table) -> None:
+        """`upsert` for rows whose ids the table does not hold, which is for the caller to know.
+
+        Time and memory do not depend on how many rows there are, which those of an upsert do.
+        """
+        rows, opened = self._begin(table, schema, rows)
+        for start in range(0, rows.num_rows, UPSERT_ROWS):
+            opened.add(rows.slice(start, UPSERT_ROWS))
+
+    def delete(self, table: str, ids: pa.Array | pa.ChunkedArray) -> int:
+        """Delete the rows of these ids, `DELETE_ROWS` a commit; returns how many there were. Drops the marker first."""
+        opened = self._existing(table)
+        if opened is None or len(ids) == 0:
             return 0
         drop_marker(self.uri, table)
-        opened = self._existing(table)
-        if len(wanted_ids) == 0:
-            opened.delete("true")
-        else:
-            wanted = pa.table({"id": wanted_ids})
-            opened.merge_insert("id").when_not_matched_by_source_delete().execute(wanted)
-        return unwanted
+        before = opened.count_rows()
+        for start in range(0, len(ids), DELETE_ROWS):
+            opened.delete(where_in("id", ids[start : start + DELETE_ROWS].to_pylist()).sql)
+        return before - opened.count_rows()
+
+    def drop(self, table: str) -> None:
+        """Remove a table, marker first; harmless where there is none."""
+        drop_marker(self.uri, table)
+        if table in self.tables():
+            self._database.drop_table(table)
 
     def ids(self, table: str) -> pa.ChunkedArray:
         """The ids of all rows; none for a missing table."""
-        opened = self._existing(table)
-        if opened is None:
+        if self._existing(table) is None:
             return pa.chunked_array([], pa.string())
-        return opened.search().select(["id"]).to_arrow()["id"]
+        return self.described(table, ["id"])["id"]
 
-    def described(self, table: str) -> pa.Table:
-        """All rows without their vectors; no rows and no columns for a missing table."""
+    def count(self, table: str) -> int:
+        """How many rows a table has; none for a missing one."""
         opened = self._existing(table)
-        if opened is None:
-            return pa.table({})
-        return opened.search().select([name for name in opened.schema.names if name != "vector"]).to_arrow()
+        return 0 if opened is None else opened.count_rows()
+
+    def described(self, table: str, columns: Sequence[str] | None = None, where: Filter | None = None) -> pa.Table:
+        """Rows without their vectors, all or those that pass a filter; nothing at all for a missing table.
+
+        `columns` are the columns wanted, `vector` among them if it is named; KeyError for one that is not there.
+        """
+        reader = self._reader(table, columns, where)
+        return pa.table({}) if reader is None else reader.read_all()
+
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The same of all rows, some thousands at a time: the table as it was at the first, whatever changes since."""
+        for batch in self._reader(table, columns, None) or ():
+            yield pa.table(batch)
 
     def search(
-        self, table: str, vector: Sequence[float], *, k: int, where: Filter | None = None
+        self,
+        table: str,
+        vector: Sequence[float],
+        *,
+        k: int,
+        where: Filter | None = None,
+        at_least: float = -1.0,
+        exact: bool = False,
     ) -> list[dict[str, object]]:
         """The k rows most similar to `vector` [d], best first: columns but the vector, and `similarity`.
 
-        Every row that passes the filter is compared, no index is asked. `similarity` is the cosine, from
-        -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. Rows with a zero
-        vector are never found. LookupError for a missing table, ValueError for a vector of another length or
-        without a direction.
+        Rows must pass the filter, and be similar by `at_least`. Where the table has an index (`build_index`) and the
+        filter leaves 50,000 rows or more, the nearest partitions are looked at, as many as hold 24,000 such rows and
+        a twelfth of all: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the
+        cosine, from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. A column of that
+        name (in `cache`, that of a crop with its description) is given as `descriptor_similarity`. Rows with a zero
+        vector are never found. LookupError for a missing table, ValueError for a vector of another length or without a
+        direction.
         """
+        opened = self._wanted(table)
+        names = [name for name in opened.schema.names if name != "vector"]
+        query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
+        query = query.distance_type("cosine").select([*names, "_distance"]).limit(k)
+        index, rows = (None, 0) if exact else self._indexed(table, opened)
+        passing = rows
+        if where is not None:
+            query = query.where(where.sql, prefilter=True)
+            passing = opened.count_rows(where.sql) if index else rows
+        if index is None or passing < max(lance_index.INDEX_ROWS, k):
+            query = query.bypass_vector_index()
+        else:
+            query = query.nprobes(index.probes(rows, passing))
+        called = {name: "descriptor_similarity" if name == "similarity" else name for name in names}
+        hits = [(hit, _cosine(hit["_distance"])) for hit in query.to_list()]
+        return [
+            {**{called[name]: hit[name] for name in names}, "similarity": similarity}
+            for hit, similarity in hits
+            if similarity >= at_least
+        ]
+
+    def _indexed(self, table: str, opened: Any) -> tuple[lance_index.VectorIndex | None, int]:
+        """The table's index and number of rows, remembered as long as nobody commits: asking takes milliseconds."""
+        version, known = opened.version, self._searched.get(table)
+        if known is None or known[0] != version:
+            known = self._searched[table] = (version, lance_index.vector_index(opened), opened.count_rows())
+        return known[1:]
+
+    def build_index(self, table: str) -> int:
+        """See that an index covers the table's vectors; returns how many rows it does not cover, which should be none.
+
+        One that was made for a table of another size is made anew. LookupError for a missing table.
+        """
+        opened = self._wanted(table)
+        index = lance_index.vector_index(opened)
+        if index is None or not lance_index.fits(index, opened.count_rows()):
+            lance_index.index_vectors(opened)
+        elif index.uncovered:
+            lance_versions.merge_files(opened)
+        index = lance_index.vector_index(opened)
+        return opened.count_rows() if index is None else index.uncovered
+
+    def drop_index(self, table: str) -> None:
+        """Remove the index of the table's vectors: every search compares all rows. Harmless where there is none."""
+        lance_index.drop_vector_index(self._wanted(table))
+
+    def merge_files(self, table: str) -> None:
+        """Merge a table's files, take new rows into its indexes, remove versions older than every tag.
+
+        A large table gets an index of its ids, so that upserts need not look through all of them.
+        """
+        opened = self._wanted(table)
+        self._grown.pop(table, None)
+        if opened.count_rows() >= lance_index.KEYED_ROWS:
+            lance_index.index_ids(opened)
+        lance_versions.merge_files(opened)
+
+    def tag_run(self, run: str) -> None:
+        """Tag every table as what `run` left: LanceDB's `checkout("run-ID")` reads that again. Ten tags are kept."""
+        for table in self.tables():
+            lance_versions.tag_version(self._wanted(table), run)
+
+    def _begin(self, table: str, schema: pa.Schema, rows: pa.Table) -> tuple[pa.Table, Any]:
+        """The rows as the table takes them, and the table, whose marker is dropped."""
+        rows = _conform(rows, schema, table)
+        drop_marker(self.uri, table)
+        return rows, self._open(table, schema)
+
+    def _reader(self, table: str, columns: Sequence[str] | None, where: Filter | None) -> pa.RecordBatchReader | None:
+        opened = self._existing(table)
+        if opened is None:
+            return None
+        names = opened.schema.names
+        if unknown := set(columns or ()) - set(names):
+            raise KeyError(f"table {table!r} has no columns {sorted(unknown)}; it has {names}")
+        query = opened.search().select(list(columns) if columns else [name for name in names if name != "vector"])
+        return (query if where is None else query.where(where.sql)).to_batches()
+
+    def _wanted(self, table: str) -> Any:
         opened = self._existing(table)
         if opened is None:
             raise LookupError(f"{self.uri} has no table {table!r}; it has {self.tables()}")
-        names = [name for name in opened.schema.names if name != "vector"]
-        query = opened.search(_unit(vector, opened.schema.field("vector").type.list_size), "vector")
-        query = query.distance_type("cosine").bypass_vector_index().select([*names, "_distance"]).limit(k)
-        if where is not None:
-            query = query.where(where.sql, prefilter=True)
-        hits = query.to_list()
-        return [{**{name: hit[name] for name in names}, "similarity": _cosine(hit["_distance"])} for hit in hits]
+        return opened
 
     def _existing(self, table: str) -> Any | None:
         """The table, opened; None where there is none, or only what a removal that was cut short left of it."""
@@ -131,13 +228,18 @@ class Projection:
         opened = self._existing(table)
         if opened is None:
             return self._database.create_table(table, schema=schema)
-        if not opened.schema.equals(schema, check_metadata=True):
+        if not _deciding(opened.schema).equals(_deciding(schema), check_metadata=True):
             raise ValueError(
                 f"table {table!r} of {self.uri} was made as\n{opened.schema}\n"
                 f"and cannot take rows of\n{schema}\n"
                 "Remove that database, or use another one: it is rebuilt from the shards."
             )
         return opened
+
+
+def _deciding(schema: pa.Schema) -> pa.Schema:
+    """The schema without what is told for people: the same weights may lie elsewhere now."""
+    return schema.with_metadata({name: value for name, value in (schema.metadata or {}).items() if name != b"model"})
 
 
 def _conform(rows: pa.Table, schema: pa.Schema, table: str) -> pa.Table:
@@ -167,19 +269,3 @@ def _unit(vector: Sequence[float], d: int) -> list[float]:
 
 def _cosine(distance: float) -> float:
     return min(1.0, max(-1.0, 1.0 - distance))  # rounding takes the distance of equal vectors a hair below 0
-
-
-def _column(name: str) -> str:
-    if not _COLUMN.fullmatch(name):
-        raise ValueError(f"{name!r} is no column name")
-    return f"`{name}`"
-
-
-def _equals(value: str | int | None) -> str:
-    if value is None:
-        return "IS NULL"
-    if type(value) is int:
-        return f"= {value}"
-    if type(value) is str:
-        return "= '" + value.replace("'", "''") + "'"  # in standard SQL strings nothing else needs care
-    raise TypeError(f"a filter compares with a str, an int or None, not with {value!r}")

@@ -96,7 +96,37 @@ def descriptors_schema(d: int, metadata: Mapping[str, str] | None = None) -> pa.
     )
 
 
+def cache_schema(d: int, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """LanceDB table `cache`: one row a seed, support image and description of its class; vector = its crop's [d].
+
+    The crop is the one that fits the description best (algorithms.md 7.2): crop `number` of the view set `view`, at
+    `box` (x0, y0, x1, y1) in pixels of the image, with the cosine `similarity`. `descriptor` is the description's
+    number in its class and `set`, `text` its words. `shot` counts the images of a class from 0 under each `seed`.
+    """
+    return _schema(
+        [
+            ("image", pa.string()),
+            ("class", pa.string()),
+            ("set", pa.string()),
+            ("descriptor", pa.int32()),
+            ("text", pa.string()),
+            ("shot", pa.int32()),
+            ("seed", pa.int32()),
+            ("view", pa.string()),
+            ("number", pa.int32()),
+            ("box", pa.list_(pa.int32(), 4)),
+            ("similarity", pa.float32()),
+        ],
+        d,
+        metadata,
+    )
+
+
 def _schema(columns: list[tuple[str, pa.DataType]], d: int, metadata: Mapping[str, str] | None) -> pa.Schema:
-    """Every table: a non-null `id` first, `vector` fp16 last; metadata names model, weights, fingerprint."""
+    """Every table: a non-null `id` first, `vector` fp16 last.
+
+    Metadata, all texts: `weights` (their hash) and `fingerprint` (of the features) decide which rows may stand in one
+    table; `model` (what the job calls it) tells people what the weights are.
+    """
     fields = [pa.field("id", pa.string(), nullable=False), *(pa.field(*column) for column in columns)]
     return pa.schema([*fields, pa.field("vector", pa.list_(pa.float16(), d))], metadata=metadata or None)

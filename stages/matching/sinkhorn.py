@@ -7,6 +7,7 @@ lie too far apart for that, iterates on logarithms in torch (`log_domain`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -112,6 +113,53 @@ def emd_scores(
     Raises ValueError for a class without texts, for weights that are negative, not finite or all zero, for an unknown
     solver, and as `sinkhorn_plan` does.
     """
+    crops, texts, a, b = _sides(crops, texts, mask, crop_weights, text_weights, epsilon, iterations, solver)
+    settings = {"epsilon": epsilon, "iterations": iterations}
+    if solver == "ours" and tolerance is None and _is_compiled(crops) and _is_compiled(texts):
+        from .compiled_sinkhorn import compiled_scores
+
+        return compiled_scores(crops, texts, a, b, **settings)
+    return _scores_by_plans(crops, texts, a, b, _planner(solver, tolerance=tolerance, **settings))
+
+
+@torch.no_grad()
+def emd_plans(
+    crops: Tensor,
+    texts: Tensor,
+    mask: Tensor,
+    *,
+    epsilon: float = 0.1,
+    iterations: int = 20,
+    tolerance: float | None = None,
+    crop_weights: Tensor | None = None,
+    text_weights: Tensor | None = None,
+    solver: Solver = "ours",
+) -> Tensor:
+    """The plans behind `emd_scores`, whose arguments it takes: [B, C, N, M], all of them in memory.
+
+    A plan sums to 1 and its columns to the texts' weights; padding is 0. `emd_scores` is the sum of plan x cosine. For
+    one image and a few classes, whose transport somebody wants to see. With a `tolerance` the iterations end by the
+    problems that are given here, and so a plan may differ a little from that of a larger batch.
+
+    Raises what `emd_scores` raises.
+    """
+    crops, texts, a, b = _sides(crops, texts, mask, crop_weights, text_weights, epsilon, iterations, solver)
+    settings = {"epsilon": epsilon, "iterations": iterations, "tolerance": tolerance}
+    plan = partial(sinkhorn_plan, **settings) if solver == "ours" else _planner(solver, **settings)
+    return _plans_of(_cosines(crops, texts, b), a, b, plan)
+
+
+def _sides(
+    crops: Tensor,
+    texts: Tensor,
+    mask: Tensor,
+    crop_weights: Tensor | None,
+    text_weights: Tensor | None,
+    epsilon: float,
+    iterations: int,
+    solver: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crops and texts in a precision fit for sums, and their weights a [B, N] and b [C, M]; ValueErrors."""
     if solver not in ("ours", "pot", "exact"):
         raise ValueError(f"solver is {solver!r}; it must be 'ours', 'pot' or 'exact'")
     if solver != "exact":
@@ -120,12 +168,7 @@ def emd_scores(
     text_counts(mask)
     a = _weights("crop_weights", crop_weights, crops.new_ones(crops.shape[:2]))
     b = _weights("text_weights", text_weights, mask.to(texts))
-    settings = {"epsilon": epsilon, "iterations": iterations}
-    if solver == "ours" and tolerance is None and _is_compiled(crops) and _is_compiled(texts):
-        from .compiled_sinkhorn import compiled_scores
-
-        return compiled_scores(crops, texts, a, b, **settings)
-    return _scores_by_plans(crops, texts, a, b, _planner(solver, tolerance=tolerance, **settings))
+    return crops, texts, a, b
 
 
 def _check(epsilon: float, iterations: int) -> None:
@@ -176,13 +219,22 @@ def _scores_by_plans(
     scores = crops.new_empty(batch, class_count)
     for start in range(0, class_count, block):
         some = slice(start, start + block)
-        present = texts[some].masked_fill(b[some].unsqueeze(-1) == 0, 0.0)
-        cosines = torch.einsum("bnd,cmd->bcnm", crops, present)
-        lead = cosines.shape[:2]
-        plans = plan(
-            1 - cosines.flatten(0, 1),
-            a.unsqueeze(1).expand(*lead, -1).flatten(0, 1),
-            b[some].unsqueeze(0).expand(*lead, -1).flatten(0, 1),
-        )
-        scores[:, some] = (plans.view_as(cosines) * cosines).sum(dim=(-2, -1))
+        cosines = _cosines(crops, texts[some], b[some])
+        scores[:, some] = (_plans_of(cosines, a, b[some], plan) * cosines).sum(dim=(-2, -1))
     return scores
+
+
+def _cosines(crops: Tensor, texts: Tensor, b: Tensor) -> Tensor:
+    """[B, C, N, M], 0 for padding."""
+    return torch.einsum("bnd,cmd->bcnm", crops, texts.masked_fill(b.unsqueeze(-1) == 0, 0.0))
+
+
+def _plans_of(cosines: Tensor, a: Tensor, b: Tensor, plan: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """The plans [B, C, N, M] of these cosines, of all problems side by side."""
+    lead = cosines.shape[:2]
+    plans = plan(
+        1 - cosines.flatten(0, 1),
+        a.unsqueeze(1).expand(*lead, -1).flatten(0, 1),
+        b.unsqueeze(0).expand(*lead, -1).flatten(0, 1),
+    )
+    return plans.view_as(cosines)

@@ -48,8 +48,7 @@ def soft_match(
 
     Raises ValueError for a temperature <= 0, an unknown prior, features without rows, and a class without texts.
     """
-    if not temperature > 0:  # nor is a nan
-        raise ValueError(f"temperature is {temperature}; it must be above 0, e.g. 0.03")
+    _check_temperature(temperature)
     if features.shape[1] == 0:
         raise ValueError(f"features {list(features.shape)} have no rows; every image needs at least one that votes")
     features, texts = at_least_float32(features), at_least_float32(texts)
@@ -59,6 +58,30 @@ def soft_match(
 
         return compiled_votes(features, texts, weights, temperature=temperature, shift=shift)
     return _torch_votes(features, texts, weights, temperature, shift)
+
+
+@torch.no_grad()
+def soft_shares(
+    features: Tensor, texts: Tensor, mask: Tensor, *, temperature: float = 0.03, prior: Prior = "auto"
+) -> Tensor:
+    """The shares p_icj that `soft_match` multiplies similarities by, all of them in memory.
+
+    `features` [B, F, d], `texts` [C, M, d], `mask` bool [C, M] -> [B, F, C, M] >= 0; those of a feature row sum to 1,
+    padding is 0. Then `soft_match` is the sum over i and j of p x (cosine + shift) / temperature (ABS, eq. 8-10). For
+    one image at a time, whose votes somebody wants to see: `soft_match` never holds them.
+
+    Raises ValueError for a temperature <= 0, an unknown prior and a class without texts.
+    """
+    _check_temperature(temperature)
+    features, texts = at_least_float32(features), at_least_float32(texts)
+    present = texts.masked_fill(~mask.unsqueeze(-1), 0.0)
+    logit = torch.einsum("bfd,cmd->bfcm", features / temperature, present) + _log_prior(mask, prior).to(features)
+    return logit.flatten(2).softmax(dim=-1).view_as(logit)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:  # nor is a nan
+        raise ValueError(f"temperature is {temperature}; it must be above 0, e.g. 0.03")
 
 
 def _log_prior(mask: Tensor, prior: Prior) -> Tensor:

@@ -15,16 +15,35 @@ from .clip_e import ClipE
 from .crops_mean import CropsMean
 from .cupl import Cupl
 from .dnd import Dnd
+from .dnd_tda import DndTda
+from .dnd_tip import DndTip
+from .dnd_tip_f import DndTipF
+from .few_shot import FewShotMethod
 from .method import Features, Method, Texts
+from .stream import StreamMethod
+from .tda import Tda
+from .tip import Tip
+from .tip_f import TipF
 from .waffle import Waffle
 from .wca import Wca
 
-__all__ = ["METHODS", "PRESETS", "Features", "Method", "Texts", "parse_method"]
+__all__ = ["FEW_SHOT", "METHODS", "PRESETS", "TEST_TIME", "ZERO_SHOT", "Features", "Method", "Texts", "parse_method"]
 
-METHODS: dict[str, type[Method]] = {
+ZERO_SHOT: dict[str, type[Method]] = {
     method.model_fields["name"].default: method
     for method in (Clip, ClipE, ClipD, ClipDWca, Cupl, Waffle, Wca, CropsMean, Dnd, Abs)
 }
+"""Methods that read an image and texts alone."""
+
+FEW_SHOT: dict[str, type[FewShotMethod]] = {
+    method.model_fields["name"].default: method for method in (Tip, TipF, DndTip, DndTipF)
+}
+"""Methods that read labelled images as well."""
+
+TEST_TIME: dict[str, type[StreamMethod]] = {method.model_fields["name"].default: method for method in (Tda, DndTda)}
+"""Methods that learn from the query images as they come by."""
+
+METHODS: dict[str, type[Method]] = {**ZERO_SHOT, **FEW_SHOT, **TEST_TIME}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "wca_code": {"name": "wca", "preset": "wca_code", "views": "wca_code"},

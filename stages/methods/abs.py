@@ -10,6 +10,7 @@ from pydantic import Field
 from prompts.phrasing import Form
 
 from .bases import CropMethod, DescriptorMethod
+from .explaining import Spoken, explain_means, number_rows
 from .method import Features, Texts
 
 if TYPE_CHECKING:
@@ -106,6 +107,26 @@ class Abs(CropMethod, DescriptorMethod):
         if self.matching == "mean":
             return 1.0
         return 1.0 / (sum(rows.shape[1] for rows in self._rows(features).values()) * self.confidence_temperature)
+
+    def explain(self, features: Features, texts: Texts, classes: Sequence[int]) -> Spoken:
+        """The votes: p x (cosine + shift) / temperature, or with `matching: mean` the parts of the cosine of means."""
+        import torch
+
+        from .weighting import equal_weights
+
+        rows = self._rows(features)
+        together, some = torch.cat(list(rows.values()), dim=1), list(classes)
+        numbered = number_rows(**{kind: of_kind.shape[1] for kind, of_kind in rows.items()})
+        vectors, rest = texts.vectors[some], torch.zeros(len(some))
+        if self.matching == "mean":
+            weights = torch.full((len(numbered),), 1 / len(numbered))
+            sides = (together[0], weights, vectors, equal_weights(texts.mask)[some])
+            return Spoken(numbered, 0, *explain_means(*sides, texts.logit_scale, renormalize=True), rest)
+        from stages.matching.soft import soft_shares
+
+        shares = soft_shares(together, texts.vectors, texts.mask, temperature=self.temperature, prior=self.prior)
+        mass, cosines = shares[0][:, some].transpose(0, 1), torch.einsum("fd,kmd->kfm", together[0], vectors)
+        return Spoken(numbered, 0, mass, cosines, mass * (cosines + self.shift) / self.temperature, rest)
 
     def _votes(self, kind: str, rows: Tensor, features: Features, texts: Texts) -> Tensor:
         """The votes of one kind of rows [B, N, d], [B, C]."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, field_validator
 
 from prompts.phrasing import Form, check_template, phrase, speaks_of_descriptors
-from prompts.templates import check_templates
+from prompts.templates import check_templates, is_path, read_templates
 
 from .method import Features, Method, Texts
 
@@ -40,6 +40,30 @@ class LinearMethod(Method):
     def logits(self, features: Features, prepared: Tensor) -> Tensor:
         """[B, C], within one logit scale of zero."""
         return self.image(features) @ prepared.T
+
+
+class EnsembleMethod(LinearMethod):
+    """A linear method whose texts are the class's name in each of a set of templates."""
+
+    templates: TemplateSet = Field(
+        default="general",
+        description="a set that ships (prompts/templates.yaml), or a file with a template a line or a list of them",
+    )
+
+    @property
+    def paths(self) -> dict[str, str]:
+        return {"templates": self.templates} if is_path(self.templates) else {}
+
+    def prompts(self, class_name: str, descriptors: Sequence[str] | None, form: Form) -> list[str]:
+        """One prompt a template; descriptors are not read. Raises ValueError for a file that cannot be read."""
+        return self.class_prompts([class_name], None, form)[0]
+
+    def class_prompts(
+        self, names: Sequence[str], descriptors: Sequence[Sequence[str]] | None, form: Form
+    ) -> list[list[str]]:
+        """As `prompts` for every class; the file is read once."""
+        templates = read_templates(self.templates)
+        return [[phrase(template, name) for template in templates] for name in names]
 
 
 class DescriptorMethod(Method):

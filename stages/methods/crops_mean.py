@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from .bases import CropMethod, DescriptorMethod, LinearMethod
+from .explaining import Spoken, explain_means, number_rows
 from .method import Features, Texts
 
 if TYPE_CHECKING:
@@ -42,3 +44,15 @@ class CropsMean(LinearMethod, CropMethod, DescriptorMethod):
         crops = self.raw_crops(features)
         mean = features.shared.once(("mean crop", crops.shape[1]), lambda: crops.mean(dim=1))
         return normalize(mean, dim=-1) if self.renormalize else mean
+
+    def explain(self, features: Features, texts: Texts, classes: Sequence[int]) -> Spoken:
+        """Every crop and description with equal weight: the parts of the cosine of the means."""
+        import torch
+
+        from .weighting import equal_weights
+
+        (crops,), some = self.raw_crops(features), list(classes)
+        weights = torch.full((len(crops),), 1 / len(crops))
+        sides = (crops, weights, texts.vectors[some], equal_weights(texts.mask[some]))
+        found = explain_means(*sides, texts.logit_scale, renormalize=self.renormalize)
+        return Spoken(number_rows(raw=len(crops)), 0, *found, torch.zeros(len(some)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from prompts.phrasing import Form, phrase
 
 from .bases import ClassTemplate, CropMethod, DescriptorMethod
+from .explaining import Spoken, number_rows
 from .method import Features, Texts
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Dnd(CropMethod, DescriptorMethod):
         described = super().prompts(class_name, descriptors, form)
         return [phrase(self.label_template, class_name), *described] if self.reads_label else described
 
+    def descriptions(self, prompts: Sequence[str]) -> list[str]:
+        """Of a class's `prompts` those that describe it."""
+        return list(prompts[1:] if self.reads_label else prompts)
+
     def prepare(self, texts: Texts) -> PreparedTexts:
         """Labels and descriptions apart, and the descriptions' weights."""
         if not self.reads_label:
@@ -133,27 +138,47 @@ class Dnd(CropMethod, DescriptorMethod):
 
     def logits(self, features: Features, prepared: PreparedTexts) -> Tensor:
         """[B, C], within (1 + global_weight) logit scales of zero. Raises ValueError without raw crops."""
-        import torch
-
         from stages.matching.sinkhorn import emd_scores
 
-        crops = self.raw_crops(features)
-        if self.include_global:
-            crops = torch.cat([crops, features.whole.unsqueeze(1)], dim=1)
-        scores = emd_scores(
-            crops,
-            prepared.vectors,
-            prepared.mask,
-            epsilon=self.epsilon,
-            iterations=self.iterations,
-            tolerance=self.tolerance,
-            crop_weights=self._weights_of(crops, features),
-            text_weights=prepared.weights,
-            solver=self.solver,
-        )
+        crops = self._crops(features)
+        settings = self._transport() | {"crop_weights": self._weights_of(crops, features)}
+        scores = emd_scores(crops, prepared.vectors, prepared.mask, text_weights=prepared.weights, **settings)
         if self.global_weight:
             scores = scores + self.global_weight * features.whole @ prepared.labels.T
         return prepared.logit_scale * scores
+
+    def explain(self, features: Features, texts: Texts, classes: Sequence[int]) -> Spoken:
+        """The transport plans of these classes: logit scale x T x cosine, and as the rest the label's own part.
+
+        With a `tolerance` the iterations end by the classes that are asked for, so sums agree with `logits` only as
+        nearly as it allows.
+        """
+        import torch
+
+        from stages.matching.sinkhorn import emd_plans
+
+        prepared, some = self.prepare(texts), list(classes)
+        crops, vectors, mask = self._crops(features), prepared.vectors[some], prepared.mask[some]
+        settings = self._transport() | {"crop_weights": self._weights_of(crops, features)}
+        weights = None if prepared.weights is None else prepared.weights[some]
+        plans = emd_plans(crops, vectors, mask, text_weights=weights, **settings)[0]
+        cosines, rest = torch.einsum("nd,kmd->knm", crops[0], vectors), torch.zeros(len(some))
+        if self.global_weight:
+            rest = prepared.logit_scale * self.global_weight * prepared.labels[some] @ features.whole[0]
+        rows = number_rows(raw=crops.shape[1] - self.include_global, whole=int(self.include_global))
+        return Spoken(rows, int(self.reads_label), plans, cosines, prepared.logit_scale * plans * cosines, rest)
+
+    def _crops(self, features: Features) -> Tensor:
+        """What is transported, [B, N, d]."""
+        import torch
+
+        crops = self.raw_crops(features)
+        return torch.cat([crops, features.whole.unsqueeze(1)], dim=1) if self.include_global else crops
+
+    def _transport(self) -> dict[str, Any]:
+        """How the plan is made, but for the weights."""
+        names = ("epsilon", "iterations", "tolerance", "solver")
+        return {name: getattr(self, name) for name in names}
 
     def _weights_of(self, crops: Tensor, features: Features) -> Tensor | None:
         """Weights of these crops, [B, N]; None where they are equal."""

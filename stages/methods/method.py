@@ -82,6 +82,8 @@ class Method(BaseModel):
     """Where the rule comes from: paper, and section of algorithms.md."""
     version: ClassVar[int]
     """Raised whenever the logits that the same settings give change."""
+    draws_prompts: ClassVar[bool] = False
+    """Whether the method's own draws are of its prompts, which then differ between its variants."""
     needs_views: ClassVar[bool] = False
     """Whether a view set must be chosen; a property where it depends on the settings."""
     kind_of_views: ClassVar[str] = "random"
@@ -107,6 +109,16 @@ class Method(BaseModel):
     def draw(self) -> int | None:
         """The seed of the method's own random draws, where it has any and this is one variant of them."""
         return None
+
+    @property
+    def shot(self) -> int | None:
+        """Labelled images a class that the method reads, where it reads any and this is one variant of it."""
+        return None
+
+    @property
+    def title(self) -> str:
+        """What tells the method from others in comparisons: its row's name, with the number of shots."""
+        return self.row_name if self.shot is None else f"{self.row_name} ({self.shot})"
 
     def variants(self) -> tuple[Method, ...]:
         """The methods to run in its place: one for each of its own random draws, or itself where it has none."""

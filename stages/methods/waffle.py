@@ -62,6 +62,7 @@ class Waffle(LinearMethod, DrawnMethod):
 
     source: ClassVar[str] = "Roth et al. 2023, WaffleCLIP (arXiv 2306.07282); algorithms.md 5"
     version: ClassVar[int] = 1
+    draws_prompts: ClassVar[bool] = True
     views: ClassVar[None] = None
 
     @model_validator(mode="after")

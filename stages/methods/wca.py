@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from prompts.phrasing import Form, phrase
 
 from .bases import ClassTemplate, CropMethod, DescriptorMethod, DrawnMethod, LinearMethod
+from .explaining import Spoken, explain_means, number_rows
 from .method import Features, Texts
 
 if TYPE_CHECKING:
@@ -85,24 +86,41 @@ class Wca(LinearMethod, CropMethod, DescriptorMethod, DrawnMethod):
         """The weighted description of each class, [C, d]."""
         from torch.nn.functional import normalize
 
-        from .weighting import text_relevance, weighted_sum
+        from .weighting import weighted_sum
 
-        vectors, mask = texts.vectors[:, 1:], texts.mask[:, 1:]
-        mean = weighted_sum(vectors, text_relevance(vectors, mask, texts.vectors[:, 0], self.text_scale))
+        mean = weighted_sum(texts.vectors[:, 1:], self._text_weights(texts))
         return normalize(mean, dim=-1) if self.renormalize else mean
 
     def image(self, features: Features) -> Tensor:
         """The weighted crop of each image, [B, d]. Raises ValueError without raw crops."""
         from torch.nn.functional import normalize
 
-        from .weighting import crop_relevance, weighted_sum
+        from .weighting import weighted_sum
 
-        crops = self.raw_crops(features)
-        weights = crop_relevance(
-            self.nearness_to_whole(features), self.image_scale, counts=self._times_drawn(crops.shape[1])
-        )
-        mean = weighted_sum(crops, weights)
+        mean = weighted_sum(self.raw_crops(features), self._crop_weights(features))
         return normalize(mean, dim=-1) if self.renormalize else mean
+
+    def explain(self, features: Features, texts: Texts, classes: Sequence[int]) -> Spoken:
+        """Crops and descriptions by their weights; a crop that was not drawn has none."""
+        import torch
+
+        (crops,), some = self.raw_crops(features), list(classes)
+        sides = (crops, self._crop_weights(features)[0], texts.vectors[some, 1:], self._text_weights(texts)[some])
+        found = explain_means(*sides, texts.logit_scale, renormalize=self.renormalize)
+        return Spoken(number_rows(raw=len(crops)), 1, *found, torch.zeros(len(some)))
+
+    def _crop_weights(self, features: Features) -> Tensor:
+        """w, [B, N]."""
+        from .weighting import crop_relevance
+
+        nearness = self.nearness_to_whole(features)
+        return crop_relevance(nearness, self.image_scale, counts=self._times_drawn(nearness.shape[1]))
+
+    def _text_weights(self, texts: Texts) -> Tensor:
+        """v, [C, M], without the label's own prompt."""
+        from .weighting import text_relevance
+
+        return text_relevance(texts.vectors[:, 1:], texts.mask[:, 1:], texts.vectors[:, 0], self.text_scale)
 
     def _times_drawn(self, pool: int) -> Tensor | None:
         """How often each crop of the pool is in the sample, [pool]; None without a sample."""

@@ -105,7 +105,7 @@ class Nodes:
     def actors_on(self, node: Any) -> list[psutil.Process]:
         """Encoding actors among the processes of a node."""
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-        return [child for child in raylet.children() if any("_EncodeActor" in part for part in child.cmdline())]
+        return [child for child in raylet.children() if any("_EncodeActor" in part for part in command_line(child))]
 
     def kill(self, node: Any) -> None:
         """Take the node away as a power cut would: the raylet and what it started, at once."""
@@ -114,6 +114,14 @@ class Nodes:
         for process in (raylet, *family):
             process.kill()
         self.nodes.remove_node(node, allow_graceful=False)
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Its words; none of one that has just died."""
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
 
 
 @pytest.fixture(scope="module")

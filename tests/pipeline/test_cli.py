@@ -15,7 +15,19 @@ from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.store_held import StoreHeld
 
-HEAVY = ["lancedb", "matplotlib", "numba", "open_clip", "polars", "ray", "scipy", "timm", "torch", "torchvision"]
+HEAVY = [
+    "jinja2",
+    "lancedb",
+    "matplotlib",
+    "numba",
+    "open_clip",
+    "polars",
+    "ray",
+    "scipy",
+    "timm",
+    "torch",
+    "torchvision",
+]
 
 
 def imported_after(*arguments: str) -> tuple[int, str]:

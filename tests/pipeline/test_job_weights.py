@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from pipeline.feature_store import FeatureStore, StoreError
 from pipeline.job_error import JobError
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
+from pipeline.query_error import StoreError
+from pipeline.store_model import StoreModel
 from stages.settings import ModelSettings
 
 GUIDED = {
@@ -63,9 +64,9 @@ def test_a_hub_models_revision_is_refused(small_job):
 
 def test_a_query_does_not_load_other_weights_than_made_its_store(stub_model, tmp_path):
     model = ModelSettings(name=f"local-dir:{stub_model}")
-    store = FeatureStore(str(tmp_path), model, "of the weights before", str(tmp_path / "weights.json"))
+    store = StoreModel(model, "of the weights before", str(tmp_path / "weights.json"))
     with pytest.raises(StoreError, match="not those that were planned with"):
-        store.search("a red beak")
+        store.encode_text("a red beak")
 
 
 def test_an_activation_that_the_models_folder_contradicts_is_refused(small_job, stub_model):

@@ -20,6 +20,8 @@ def row(method: str, job: str, accuracy: float, seconds: float = 0.05) -> dict:
     return {
         "method": method,
         "job": job,
+        "name": method,
+        "shots": None,
         "accuracy": accuracy,
         "low": accuracy - 0.02,
         "high": accuracy + 0.02,
@@ -119,6 +121,48 @@ def test_names_jobs_and_one_job_are_dots_a_row_a_method(tmp_path):
     said = texts(tmp_path / "one.svg")
     assert {"dnd", "abs"} <= set(said)
     assert "random" not in said, "one job needs no legend"
+
+
+def of_shots(name: str, accuracy: dict[int, float], sd: float | None = 0.02) -> list[dict]:
+    """Rows of a few-shot method, by number of shots."""
+    same = {"name": name, "sd": sd}
+    return [row(f"{name} ({shots})", "a", value) | same | {"shots": shots} for shots, value in accuracy.items()]
+
+
+def test_numbers_of_shots_are_a_line_a_method_and_methods_without_are_level(tmp_path):
+    rows = [row("clip", "a", 0.5) | {"sd": None}]
+    rows += of_shots("tip", {4: 0.7, 1: 0.6, 16: 0.9}) + of_shots("dnd_tip", {1: 0.65, 4: 0.75, 16: 0.95}, None)
+    for swept in ({"a": {}}, {}):
+        plot_results(rows, tmp_path / "out.svg", swept, "birds")
+        said = texts(tmp_path / "out.svg")
+        assert {"tip", "dnd_tip", "clip", "shots a class", "top-1 accuracy, %", "1", "4", "16"} <= set(said)
+        assert any("800 images" in text for text in said)
+    drawn = (tmp_path / "out.svg").read_text(encoding="utf-8")
+    assert drawn.count("fill-opacity: 0.13") == 2
+    lines = [found for colour in ("#0072b2", "#d55e00", "#009e73") for found in paths_of(tmp_path / "out.svg", colour)]
+    points = [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", line)] for line in lines]
+    rising = [line for line in points if len(line) == 3]
+    level = [line for line in points if len(line) == 2 and line[0][1] == line[1][1]]
+    assert len(rising) == 2
+    for line in rising:
+        assert [x for x, _ in line] == sorted(x for x, _ in line), "shots grow to the right, whatever their order"
+        assert [y for _, y in line] == sorted((y for _, y in line), reverse=True), "accuracy grows upwards"
+    assert len(level) == 1
+    assert level[0][0][1] > max(y for line in rising for _, y in line), "clip is below both"
+
+
+def test_only_the_best_methods_without_shots_are_drawn_beside_those_with(tmp_path):
+    rows = [row(f"zero {number}", "a", 0.1 * number) | {"sd": None} for number in (3, 1, 5, 2, 4)]
+    plot_results(rows + of_shots("tip", {1: 0.6, 2: 0.7}), tmp_path / "out.svg", {"a": {}}, "")
+    assert {text for text in texts(tmp_path / "out.svg") if text.startswith("zero")} == {"zero 5", "zero 4", "zero 3"}
+
+
+def test_one_number_of_shots_is_a_row_of_dots_among_the_others(tmp_path):
+    rows = [row("clip", "a", 0.5), *of_shots("tip", {4: 0.6})]
+    plot_results(rows, tmp_path / "out.svg", {"a": {}}, "")
+    said = texts(tmp_path / "out.svg")
+    assert {"clip", "tip (4)", "ms an image"} <= set(said)
+    assert "shots a class" not in said
 
 
 @pytest.mark.parametrize("swept", [{"$a_b$": {"n": 1}, "x": {"n": 2}}, {"$a_b$": {}, "x": {}}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from itertools import combinations
 
@@ -169,6 +170,75 @@ def test_comparisons_are_rows_for_json_in_the_order_of_the_job(compared_job):
         ("birds", "cupl", "crops_mean"),
     ]
     assert list(rows[0]) == ["job", *comparisons.SCHEMA.names[1:]]
+
+
+@pytest.fixture
+def few_shot_job(described, tmp_path, write_photos):
+    """One zero-shot method, and `tip` of 1 and 4 shots under two seeds, whose evaluation is all there."""
+    write_photos(
+        tmp_path / "photos", [f"{split}/{bird}/0.png" for split in ("test", "train") for bird in ("jay", "wren")]
+    )
+    job = described(
+        dataset={"path": "photos", "splits": {"query": "test", "support": "train"}},
+        descriptors=None,
+        methods=["clip", {"name": "tip", "label": "t_p", "shots": [4, 1], "seeds": [1, 2]}],
+    )
+    evaluated(tables_of(job)["methods.clip"], 0.2, 0)
+    for shots, seed, accuracy in ((1, 1, 0.25), (1, 2, 0.5), (4, 1, 0.75), (4, 2, 1.0)):
+        evaluated(tables_of(job)[f"methods.t_p.shots.{shots}.draw.{seed}"], accuracy, 0, seed)
+    return job
+
+
+def test_a_few_shot_method_has_a_row_a_number_of_shots_with_the_mean_and_spread_of_its_seeds(few_shot_job):
+    rows = collect_results(make_plan(few_shot_job), "birds")
+    assert [(row["method"], row["name"], row["shots"], row["accuracy"], row["draws"]) for row in rows] == [
+        ("clip", "clip", None, 0.2, []),
+        ("t_p (1)", "t_p", 1, 0.375, [1, 2]),
+        ("t_p (4)", "t_p", 4, 0.875, [1, 2]),
+    ]
+    assert rows[0]["sd"] is None
+    assert rows[1]["sd"] == rows[2]["sd"] == pytest.approx(statistics.stdev([0.25, 0.5]))
+    assert [row["best"] for row in rows] == [False, False, True]
+
+
+def test_a_number_of_shots_of_which_a_seed_is_not_evaluated_is_left_out_and_the_others_stay(few_shot_job):
+    tables_of(few_shot_job)["methods.t_p.shots.4.draw.2"].keeper.clear()
+    rows = collect_results(make_plan(few_shot_job), "birds")
+    assert [row["method"] for row in rows] == ["clip", "t_p (1)"]
+
+
+def test_numbers_of_shots_are_compared_with_each_other_as_methods_are(few_shot_job):
+    methods = ["clip", "t_p (1)", "t_p (4)"]
+    compared(tables_of(few_shot_job)[COMPARISONS], methods, [0.5, 0.01, 0.2])
+    rows = collect_comparisons(make_plan(few_shot_job), "birds")
+    assert [(row["method"], row["other"]) for row in rows] == list(combinations(methods, 2))
+    told = {row["method"]: row["told_apart"] for row in collect_results(make_plan(few_shot_job), "birds")}
+    assert told == {"clip": True, "t_p (1)": False, "t_p (4)": None}
+
+
+def test_csv_latex_and_json_of_few_shot_methods_say_the_name_and_the_shots(few_shot_job, fieldmark, tmp_path):
+    said = fieldmark("results", tmp_path / "job.yaml", "--json")
+    rows = json.loads(said.out)["methods"]
+    assert [(row["method"], row["name"], row["shots"]) for row in rows] == [
+        ("clip", "clip", None),
+        ("t_p (1)", "t_p", 1),
+        ("t_p (4)", "t_p", 4),
+    ]
+    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert [(found["method"], found["name"], found["shots"], found["draws"]) for found in read] == [
+        ("clip", "clip", "", ""),
+        ("t_p (1)", "t_p", "1", "1 2"),
+        ("t_p (4)", "t_p", "4", "1 2"),
+    ]
+    lines = to_latex(rows).splitlines()
+    assert "clip & 20.0 \\\\" in lines
+    assert "t\\_p (1) & 37.5 $\\pm$ 17.7 \\\\" in lines
+    assert "t\\_p (4) & \\textbf{87.5} $\\pm$ 17.7 \\\\" in lines
+    table = fieldmark("results", tmp_path / "job.yaml").out.splitlines()
+    assert [line.split() for line in table if line.split()[:1] in (["1"], ["4"])] == [
+        ["1", "37.5", "±", "17.7"],
+        ["4", "87.5", "±", "17.7"],
+    ]
 
 
 def row(method: str, job: str, accuracy: float, sd: float | None = None, **more) -> dict:

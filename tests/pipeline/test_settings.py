@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.settings import Job
+from stages.methods import FEW_SHOT
 
 SETS = {
     "dataset": {"path": "photos"},
@@ -61,3 +62,52 @@ def test_methods_that_follow_their_authors_code_find_their_views_and_a_change_of
     assert (both.views["wca_code"].crops, both.views["wca_code"].min_side) == (70, 0.1)
     assert (both.views["abs_code"].crops, both.views["abs_code"].frame) == (50, "official")
     assert [method.views for method in both.methods] == ["wca_code", "abs_code"]
+
+
+def few_shot_job(*methods, splits: dict | None, **keys) -> Job:
+    return job(*methods, dataset={"path": "photos"} | ({} if splits is None else {"splits": splits}), **keys)
+
+
+@pytest.mark.parametrize("name", FEW_SHOT)
+def test_a_few_shot_method_needs_a_support_split_and_a_search_that_was_asked_for_a_validation_split(name):
+    with pytest.raises(
+        ValidationError, match=rf"methods\.{name} reads labelled images: name the split .*support: train"
+    ):
+        few_shot_job(name, splits={"query": "test", "validation": "val"})
+    without = {"query": "test", "support": "train"}
+    with pytest.raises(ValidationError, match=r"methods\.m searches alpha and beta \(`search`\): .*validation: val"):
+        few_shot_job({"name": name, "label": "m", "search": True}, splits=without)
+    for search in (None, False):
+        assert few_shot_job({"name": name, "search": search}, splits=without).methods[0].search is search
+    few_shot_job({"name": name, "search": True}, splits=without | {"validation": "val"})
+    few_shot_job({"name": name, "search": True}, splits=None)  # some kinds of data sets have splits of their own
+
+
+def test_augmented_versions_of_shots_are_a_view_set_that_needs_no_entry():
+    splits = {"query": "test", "support": "train"}
+    tip = few_shot_job("tip", splits=splits)
+    assert (tip.views["augmented"].kind, tip.views["augmented"].crops) == ("augmented", 10)
+    own = few_shot_job("tip", splits=splits, views={"augmented": {"crops": 3, "flip": 0.0}})
+    assert (own.views["augmented"].kind, own.views["augmented"].crops, own.views["augmented"].flip) == (
+        "augmented",
+        3,
+        0,
+    )
+    assert "augmented" not in few_shot_job({"name": "tip", "augmented": False}, splits=splits).views
+    assert "augmented" not in few_shot_job("dnd_tip", splits=splits).views
+
+
+def test_augmented_versions_may_be_any_view_set_that_is_there_and_no_other():
+    splits = {"query": "test", "support": "train"}
+    own = few_shot_job({"name": "tip", "augmented_views": "random"}, splits=splits)
+    assert set(own.views) == {"random", "plain"}
+    with pytest.raises(
+        ValidationError, match=r"methods\.tip\.augmented_views: no view set is called 'agumented'; .*random"
+    ):
+        few_shot_job({"name": "tip", "augmented_views": "agumented"}, splits=splits)
+
+
+def test_tda_reads_no_views_but_with_augmix_the_versions_of_that_kind():
+    plain, versions = job("tda"), job({"name": "tda", "augmix": True})
+    assert (plain.methods[0].views, set(plain.views)) == (None, set(SETS["views"]))
+    assert (versions.methods[0].views, versions.views["augmix"].crops) == ("augmix", 63)

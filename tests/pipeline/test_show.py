@@ -57,7 +57,8 @@ def result(method: str, job: str, accuracy: float = 0.715, **more) -> dict:
         "calibration_error": 0.123, "seconds_per_image": 0.0123, "seeds": [0], "draws": [], "images": 1200,
         "classes": 32, "confidence": 0.95, "best": False, "told_apart": True,
     }  # fmt: skip
-    return {"method": method, "job": job, "accuracy": accuracy} | row | more
+    named = {"method": method, "job": job, "name": method, "shots": None}
+    return named | {"accuracy": accuracy} | row | more
 
 
 def test_results_stand_side_by_side_with_gaps_where_a_job_lacks_a_method(printed):
@@ -89,6 +90,45 @@ def test_methods_that_are_not_told_from_the_best_are_marked_and_the_mark_is_expl
     ]
     assert "\n* not told apart from the best" in text
     assert "*" not in printed(show_results, [best, result("clip", "a")])
+
+
+def few_shot(name: str, shots: int, accuracy: float, job: str = "a", **more) -> dict:
+    draws = {"sd": 0.0123, "draws": [1, 2, 3]} | more
+    return result(f"{name} ({shots})", job, accuracy, name=name, shots=shots, **draws)
+
+
+def test_shots_stand_down_the_side_and_few_shot_methods_across_with_mean_and_spread(printed):
+    rows = [result("clip", "a", 0.5), few_shot(ODD, 2, 0.25), few_shot(ODD, 16, 0.75, best=True)]
+    rows += [few_shot("dnd_tip", 4, 0.6, told_apart=False, sd=None, draws=[1]), few_shot("dnd_tip", 2, 0.3)]
+    lines = printed(show_results, rows).splitlines()
+    grid = next(number for number, line in enumerate(lines) if line.split()[:1] == ["shots"])
+    assert lines[grid + 1].split()[:2] == ["a", "class"]
+    assert ODD in lines[grid] + lines[grid + 1]
+    assert [line.split() for line in lines[grid + 2 : grid + 5]] == [
+        ["2", "25.0", "±", "1.2", "30.0", "±", "1.2"],
+        ["4", "*", "60.0"],
+        ["16", "75.0", "±", "1.2"],
+    ]
+    assert any(line.split()[:2] == ["clip", "50.0"] for line in lines[:grid]), "methods without shots stand above"
+    assert not any("dnd_tip" in line for line in lines[:grid])
+    assert any(line.startswith("* not told apart from the best") for line in lines[grid:])
+    assert lines[-1].endswith(f"mean and sd over the method's own draws: {ODD} 3, dnd_tip 3")
+
+
+def test_a_number_in_the_grid_stands_under_its_method_and_a_gap_is_left_where_it_has_none(printed):
+    lines = printed(show_results, [few_shot("tip", 1, 0.25), few_shot("dnd_tip", 2, 0.75)]).splitlines()
+    (header,) = [line for line in lines if "dnd_tip" in line and not line.startswith("a:")]
+    (first,) = [line for line in lines if line.strip().startswith("1 ")]
+    (second,) = [line for line in lines if line.strip().startswith("2 ")]
+    ends = {name: header.index(name) + len(name) for name in (" tip", "dnd_tip")}
+    assert (len(first.rstrip()), len(second.rstrip())) == (ends[" tip"], ends["dnd_tip"])
+
+
+def test_few_shot_results_of_several_jobs_are_a_grid_each_under_its_name(printed):
+    rows = [few_shot("tip", shots, 0.1 * shots, job) for job in ("first", "second") for shots in (1, 2)]
+    lines = [line.strip() for line in printed(show_results, rows).splitlines()]
+    assert "first" in lines[: lines.index("second")]
+    assert [line for line in lines if line.startswith(("1 ", "2 "))] == ["1  10.0 ± 1.2", "2  20.0 ± 1.2"] * 2
 
 
 def test_merged_accuracy_is_shown_where_classes_share_a_name(printed):

@@ -1,4 +1,4 @@
-"""What the tests of stages share: Hugging Face's hub as a server of this machine."""
+"""What the tests of stages share: jobs with made-up features, Hugging Face's hub as a server of this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub.constants
 import pytest
+
+from .feature_world import World
 
 
 class Site:
@@ -65,3 +67,9 @@ def site(tmp_path, monkeypatch):
     yield site
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def world(tmp_path, stub_model, write_job) -> World:
+    """A folder for a job over files that are no pictures, with made-up features: see `feature_world`."""
+    return World(tmp_path, stub_model, write_job)

@@ -12,7 +12,7 @@ from stages.comparisons import SCHEMA as COMPARISONS_SCHEMA
 from stages.evaluate import SCHEMA, Evaluate, evaluate_predictions
 from stages.manifest import SCHEMA as MANIFEST_SCHEMA
 from stages.methods import parse_method
-from stages.predictions import Reading
+from stages.readings import Reading
 from stages.settings import EvaluateSettings, ScoreSettings
 from stages.stage import Ingredients, Inputs, Run, Table
 from storage.shards import ShardTable
@@ -197,7 +197,7 @@ def job(tmp_path, stored, score_table):
         ]
         whole = stored("whole", list(labels), 0.2)
         scored = [score_table(name, predictions, whole, **reading) for name, predictions in methods.items()]
-        kept = {"encode_images": [whole], "score": scored}
+        kept = {"encode_images": [whole], "score": scored, "test_time": []}
         names = dict(zip(CLASSES, CLASSES, strict=True))
         return Inputs(str(tmp_path), pa.Table.from_pylist(manifest, MANIFEST_SCHEMA), names, kept)
 

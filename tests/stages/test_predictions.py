@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from stages.encode_text import text_key
-from stages.methods import METHODS, Features, Texts, parse_method
-from stages.predictions import Reading, first_image, load_features, load_texts, predict_rows, prepare_methods
+from stages.methods import ZERO_SHOT, Features, Texts, parse_method
+from stages.predictions import first_image, load_features, load_texts, predict_rows, prepare_methods
+from stages.readings import Reading
 from stages.settings import ScoreSettings
 from storage.schemas import fixed_list
 from storage.shards import ShardTable
@@ -60,7 +61,7 @@ def texts_folder(tmp_path):
 def test_texts_are_padded_to_the_longest_class_with_zeros_under_the_mask(texts_folder):
     folder = texts_folder(["a", "b", "c", "d"])
     vectors = unit(4, D)
-    texts = load_texts(reading(prompts={"jay": ["c"], "wren": ["a", "b", "d"], "owl": ["b", "a"]}, texts=folder))
+    texts = load_texts({"jay": ["c"], "wren": ["a", "b", "d"], "owl": ["b", "a"]}, folder)
     assert texts.mask.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
     assert texts.logit_scale == 50.0
     expected = torch.zeros(3, 3, D)
@@ -70,7 +71,7 @@ def test_texts_are_padded_to_the_longest_class_with_zeros_under_the_mask(texts_f
 
 
 def test_a_text_that_a_class_says_twice_counts_twice(texts_folder):
-    texts = load_texts(reading(prompts={"jay": ["a", "b", "a"]}, texts=texts_folder(["a", "b"])))
+    texts = load_texts({"jay": ["a", "b", "a"]}, texts_folder(["a", "b"]))
     torch.testing.assert_close(texts.vectors[0], unit(2, D)[[0, 1, 0]])
 
 
@@ -124,7 +125,7 @@ TEXTS = Texts(unit(4, 3, D, seed=7), torch.ones(4, 3, dtype=torch.bool), 50.0)
 KEYS = [f"k{number}" for number in range(6)]
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", list(ZERO_SHOT))
 def test_rows_hold_every_methods_classes_best_first_with_probabilities_that_sum_to_one(name):
     rows = predicted(name)
     method = parse_method(name)
@@ -165,7 +166,7 @@ def test_a_single_class_is_certain():
         assert (row["classes"], row["probabilities"], row["margin"], row["entropy"]) == (["jay"], [1.0], 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", list(ZERO_SHOT))
 def test_classes_that_may_not_be_predicted_are_scored_and_drop_out_afterwards(name):
     whole, part = predicted(name), predicted(name, classes=("class a", "class d"))
     for full, cut in zip(whole, part, strict=True):
@@ -189,7 +190,7 @@ def test_texts_that_several_methods_read_are_loaded_once(texts_folder, monkeypat
 
     folder, same, loaded = texts_folder(["a", "b"]), {"jay": ["a"], "wren": ["b"]}, []
     real = predictions.load_texts
-    monkeypatch.setattr(predictions, "load_texts", lambda reading: loaded.append(reading) or real(reading))
+    monkeypatch.setattr(predictions, "load_texts", lambda *read: loaded.append(read) or real(*read))
     readings = {
         "abs": reading("abs", same, texts=folder),
         "dnd": reading("dnd", same, texts=folder),
@@ -204,13 +205,13 @@ def test_texts_that_several_methods_read_are_loaded_once(texts_folder, monkeypat
 
 
 def test_the_first_image_alone_is_scored_as_it_is_among_others():
-    for name in METHODS:
+    for name in ZERO_SHOT:
         method = parse_method(name)
         alone = method.logits(first_image(FEATURES), method.prepare(TEXTS))
         torch.testing.assert_close(alone, method.logits(FEATURES, method.prepare(TEXTS))[:1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", list(ZERO_SHOT))
 def test_classes_that_read_the_same_tie_exactly_and_the_first_one_wins(name):
     same = torch.cat([unit(1, 3, D, seed=8).expand(9, 3, D), unit(31, 3, D, seed=9)])
     prompts = {f"jay ({number})": ["a jay"] for number in range(9)} | {f"{n}": [f"{n}"] for n in range(31)}

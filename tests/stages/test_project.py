@@ -12,11 +12,16 @@ import yaml
 
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
+from stages.build_caches import CacheSource
 from stages.encode_images import describe_table
-from stages.stage import Run
+from stages.project import Project
+from stages.settings import ProjectSettings
+from stages.stage import Ingredients, Run, Table
+from storage import lance, lance_index, lance_versions
 from storage.lance import Projection
 from storage.markers import marker
 from storage.schemas import fixed_list
+from storage.shards import ShardTable
 
 D = 6
 DESCRIPTORS = {"jay": ["a crest", "a collar"], "robin": ["a red breast"], "wren": ["a cocked tail"]}
@@ -32,8 +37,8 @@ def unit(*shape: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def encode_all(plan) -> None:
-    """Rows of random vectors wherever encode_images and encode_text lack them."""
+def encode_all(plan, scale: float = 1.0) -> None:
+    """Rows of random vectors of a length wherever encode_images and encode_text lack them."""
     for table in plan.of("encode_images").tables:
         table.keeper.create(describe_table(table))
         count, keys = len(table.missing), table.missing
@@ -41,7 +46,7 @@ def encode_all(plan) -> None:
             continue
         columns = {"key": keys, "seconds": pa.array([0.1] * count, pa.float32())}
         crops = 1 if table.plan is None else table.plan[0].crops
-        columns["vectors"] = fixed_list(unit(count, crops, D).astype(np.float16))
+        columns["vectors"] = fixed_list((scale * unit(count, crops, D)).astype(np.float16))
         if table.plan is None:
             columns |= {name: pa.array([20] * count, pa.int32()) for name in ("width", "height")}
         else:
@@ -62,14 +67,64 @@ def job(small_job, tmp_path):
     return path
 
 
-def projected(path) -> tuple[Projection, dict[str, int]]:
+def caches_of(plan, folder, prompts, shots, chosen=None) -> tuple[Table, ...]:
+    """A table of build_caches over the crops of `random`: shots are (seed, shot, image id, class).
+
+    `chosen` says the crop and similarity of an image's every description, by default those of its place.
+    """
+    (view,) = [table for table in plan.of("encode_images").tables if table.name == "views.random"]
+    keys = {key.rsplit("@", 1)[0]: key for key in view.wanted.to_pylist()}
+    columns = list(zip(*[(keys[image], image, name, seed, shot) for seed, shot, image, name in shots], strict=True))
+    names = ("key", "id", "class", "seed", "shot")
+    ints = {"seed": pa.int32(), "shot": pa.int32()}
+    source = CacheSource(
+        view,
+        "random",
+        "marks",
+        prompts,
+        pa.table({name: pa.array(column, ints.get(name)) for name, column in zip(names, columns, strict=True)}),
+        texts="",
+        crops=3,
+    )
+    wanted = sorted({f"{keys[image]}#{name}" for _, _, image, name in shots})
+    made = [(chosen or place_of)(key, len(prompts[key.rsplit("#", 1)[1]])) for key in wanted]
+    rows = {"key": wanted, "crops": pa.array([crops for crops, _ in made], pa.list_(pa.int32()))}
+    rows["similarities"] = pa.array([similarities for _, similarities in made], pa.list_(pa.float32()))
+    ingredients = Ingredients(settings={"made": repr([prompts, made])}, version=1)
+    table = Table("build_caches", "cache.random", ingredients, wanted, ShardTable(str(folder)), plan=source)
+    table = replace(table, keeper=ShardTable(f"{folder}/{table.fingerprint}"))
+    table.keeper.append(pa.table(rows), "run")
+    return (table,)
+
+
+def place_of(key: str, count: int) -> tuple[list[int], list[float]]:
+    return [(len(key) + number) % 3 for number in range(count)], [0.25 + 0.125 * number for number in range(count)]
+
+
+def brought(path, caches=(), **settings) -> tuple[Projection, dict[str, int], list[str]]:
+    """Project, once all else is there, with tables of build_caches and settings; the same, and what was told."""
+    plan, job, told = make_plan(load_job(path)), load_job(path), []
+    inputs = replace(plan.inputs, kept={**plan.inputs.kept, "build_caches": caches})
+    stage = Project(job.methods, job.descriptors, ProjectSettings(**settings))
+    (table,) = stage.tables(inputs)
+    changed: dict[str, int] = {}
+    for key in table.missing.to_pylist():
+        counted: list[int] = []
+        stage.compute([replace(table, wanted=[key])], inputs, replace(run(counted), tell=told.append))
+        changed[key.rsplit("@", 1)[0]] = sum(counted)
+    (table,) = stage.tables(inputs)
+    assert table.complete
+    return Projection(table.keeper.uri), changed, told
+
+
+def projected(path, scale: float = 1.0) -> tuple[Projection, dict[str, int]]:
     """Bring everything up to date; the database, and the rows changed in each LanceDB table that was out of date."""
     job = load_job(path)
     plan = make_plan(job)
     plan.of("describe").stage.compute(
         [table for table in plan.of("describe").tables if table.missing], plan.inputs, run([])
     )
-    encode_all(make_plan(job))
+    encode_all(make_plan(job), scale)
     plan = make_plan(job)
     (table,) = plan.of("project").tables
     changed: dict[str, int] = {}
@@ -87,8 +142,8 @@ def column(database: Projection, table: str, name: str) -> list:
 
 def test_every_image_crop_and_descriptor_has_a_row_and_a_second_time_nothing_changes(job):
     database, changed = projected(job)
-    assert changed == {"images": 6, "crops": 6 * (3 + 2), "descriptors": 4}
-    assert {name: len(database.ids(name)) for name in database.tables()} == changed
+    assert changed == {"images": 6, "crops": 6 * (3 + 2), "descriptors": 4, "cache": 0}
+    assert {name: len(database.ids(name)) for name in database.tables()} | {"cache": 0} == changed
     assert sorted(set(column(database, "crops", "view"))) == ["guided", "random"]
     assert sorted(column(database, "images", "class")) == ["jay"] * 2 + ["robin"] * 4
     assert sorted(column(database, "descriptors", "text")) == sorted(
@@ -195,7 +250,7 @@ def test_rejected_images_are_not_shown_even_when_all_are(job):
         refused = [{"key": key, "uri": key, "reason": "the file is empty"} for key in table.wanted.to_pylist()]
         table.keeper.reject(refused, "encode_images", "run")
     database, changed = projected(job)
-    assert changed == {"images": 0, "crops": 0, "descriptors": 4}
+    assert changed == {"images": 0, "crops": 0, "descriptors": 4, "cache": 0}
     assert database.tables() == ["crops", "descriptors", "images"]
 
 
@@ -209,3 +264,148 @@ def test_descriptors_are_those_that_the_first_reader_of_their_set_reads_without_
     database, _ = projected(job)
     expected = {text for texts in DESCRIPTORS.values() for text in (texts[:1] if first == "abs_code" else texts)}
     assert set(column(database, "descriptors", "text")) == expected
+
+
+SHOTS = [(1, 0, "blue jay/0.png", "jay"), (1, 0, "wren/1.png", "robin"), (2, 0, "wren/1.png", "robin")]
+TEXTS = {"jay": ["a crest", "a collar"], "robin": ["a red breast"]}
+
+
+def cached(database: Projection) -> dict[str, dict]:
+    return {row["id"]: row for row in database.described("cache", database.schema("cache").names).to_pylist()}
+
+
+def test_the_cache_has_a_row_for_every_seed_shot_and_description_with_its_crop(job, tmp_path):
+    projected(job)
+    plan = make_plan(load_job(job))
+    caches = caches_of(plan, tmp_path / "caches", TEXTS, SHOTS)
+    database, changed, _ = brought(job, caches)
+    assert changed == {"cache": 4}
+    view, rows = caches[0].plan.view, cached(database)
+    shards = {row["key"]: row for row in view.keeper.read().to_pylist()}
+    expected = [
+        (seed, shot, image, name, number, text)
+        for seed, shot, image, name in SHOTS
+        for number, text in enumerate(TEXTS[name])
+    ]
+    keys = {key.rsplit("@", 1)[0]: key for key in shards}
+    assert len(rows) == len(expected)
+    for seed, shot, image, name, number, text in expected:
+        key = keys[image]
+        crops, similarities = place_of(f"{key}#{name}", len(TEXTS[name]))
+        row = rows[f"random#marks#{seed}#{key}#{name}#{number}"]
+        assert (row["seed"], row["shot"], row["image"], row["class"]) == (seed, shot, image, name)
+        assert (row["set"], row["view"], row["descriptor"], row["text"]) == ("marks", "random", number, text)
+        assert (row["number"], row["similarity"]) == (crops[number], similarities[number])
+        assert row["box"] == shards[key]["boxes"][crops[number] * 4 :][:4]
+        assert row["vector"] == shards[key]["vectors"][crops[number] * D :][:D]
+    assert brought(job, caches)[1] == {}
+    (hit, *_) = database.search("cache", rows[next(iter(rows))]["vector"], k=1)
+    assert {"similarity", "descriptor_similarity", "box", "seed"} <= set(hit)
+
+
+def test_the_cache_follows_shots_descriptions_and_choices_by_the_rows_that_differ(job, tmp_path, monkeypatch):
+    projected(job)
+    plan, folder = make_plan(load_job(job)), tmp_path / "caches"
+    monkeypatch.setattr("stages.projected.cache.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(lance, "UPSERT_ROWS", 3)
+    monkeypatch.setattr(lance, "DELETE_ROWS", 1)
+
+    def change(texts, shots, chosen=None) -> int:
+        database, changed, _ = brought(job, caches_of(plan, folder, texts, shots, chosen))
+        assert len(cached(database)) == sum(len(texts[name]) for _, _, _, name in shots)
+        return changed["cache"]
+
+    assert change(TEXTS, SHOTS) == 4
+    more = [*SHOTS, (1, 1, "blue jay/1.png", "jay"), (3, 0, "blue jay/0.png", "jay")]
+    assert change(TEXTS, more) == 4, "more shots and seeds add rows"
+    assert change(TEXTS, [(1, 1, *SHOTS[0][2:]), *more[1:]]) == 2, "a shot's place is a column"
+    assert change(TEXTS, SHOTS) == 2 + 4, "one place again, four rows go"
+    assert change(TEXTS | {"jay": ["a crest"]}, SHOTS) == 1, "a description fewer"
+    assert change(TEXTS | {"jay": ["a blue crest"]}, SHOTS) == 1, "other words"
+    assert change(TEXTS, SHOTS, lambda key, count: ([1] * count, [0.5] * count)) >= 2, "other crops"
+
+
+def test_tables_that_are_switched_off_are_dropped_and_made_again(job, tmp_path):
+    projected(job)
+    caches = caches_of(make_plan(load_job(job)), tmp_path / "caches", TEXTS, SHOTS)
+    database, _, _ = brought(job, caches)
+    assert database.tables() == ["cache", "crops", "descriptors", "images"]
+    without, changed, _ = brought(job, caches, crops=False, cache=False)
+    assert (without.uri, changed) == (database.uri, {"crops": 0, "cache": 0})
+    assert without.tables() == ["descriptors", "images"]
+    assert brought(job, caches)[1] == {"crops": 30, "cache": 4}
+    assert brought(job)[1] == {"cache": 0}, "a job without caches"
+    assert database.tables() == ["crops", "descriptors", "images"]
+
+
+def test_a_large_table_gets_an_index_and_loses_it_when_the_setting_says_so(job, monkeypatch):
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 20)
+    projected(job)
+    database, changed, told = brought(job, index="none")
+    assert (changed, told) == ({"images": 0, "crops": 0, "descriptors": 0}, [])
+    opened = database._database.open_table
+    assert lance_index.vector_index(opened("crops")) is None
+    _, changed, told = brought(job, index="auto")
+    assert (set(changed), told) == ({"images", "crops", "descriptors"}, [])
+    assert lance_index.vector_index(opened("crops")).uncovered == 0
+    assert lance_index.vector_index(opened("images")) is None
+
+
+def test_a_run_is_told_of_rows_that_no_index_covers(job, monkeypatch):
+    projected(job, scale=0.0)
+    monkeypatch.setattr(lance_index, "INDEX_ROWS", 5)
+    assert brought(job, index="none")[2] == []
+    _, _, told = brought(job)
+    assert told == [
+        f"{name}: {rows} rows are in no index, and are compared one by one by every search"
+        for name, rows in (("images", 6), ("crops", 30))
+    ]
+
+
+def test_every_table_is_tagged_with_the_run_and_names_the_model_and_its_weights(job):
+    database, _ = projected(job)
+    plan = make_plan(load_job(job))
+    whole = plan.of("encode_images").tables[0]
+    for name in database.tables():
+        assert lance_versions.tagged_runs(database._database.open_table(name)) == ["run"]
+        metadata = database.schema(name).metadata
+        assert metadata[b"weights"].decode() == whole.ingredients.weights
+        assert metadata[b"fingerprint"].decode() == whole.fingerprint
+        assert whole.told["model.name"] in metadata[b"model"].decode()
+
+
+def test_the_first_projection_joins_nothing_so_that_its_memory_does_not_grow(job, monkeypatch):
+    upserted, upsert = [], Projection.upsert
+    monkeypatch.setattr(
+        Projection,
+        "upsert",
+        lambda self, name, schema, rows: upserted.append(len(rows)) or upsert(self, name, schema, rows),
+    )
+    projected(job)
+    assert upserted == [0, 0, 0]
+
+
+def test_a_projection_that_was_cut_short_between_two_commits_is_completed(job, monkeypatch):
+    """Crops are looked for by their image: those of one image and view set are there together or not at all."""
+    monkeypatch.setattr(lance, "UPSERT_ROWS", 5)
+    database, _ = projected(job)
+    (table,) = make_plan(load_job(job)).of("project").tables
+    table.keeper.clear()
+    plan = make_plan(load_job(job))
+    (table,) = plan.of("project").tables
+    asked = []
+
+    def killed() -> None:
+        asked.append(1)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+
+    crops = [key for key in table.wanted.to_pylist() if key.startswith("crops@")]
+    with pytest.raises(KeyboardInterrupt):
+        plan.of("project").stage.compute(
+            [replace(table, wanted=crops)], plan.inputs, replace(run([]), still_ours=killed)
+        )
+    there = len(Projection(database.uri).ids("crops"))
+    assert 0 < there < 30
+    assert projected(job)[1]["crops"] == 30 - there
+    assert sorted(column(database, "crops", "number")) == sorted([*range(3), *range(2)] * 6)

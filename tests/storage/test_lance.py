@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from storage import lance
 from storage.files import remove_folder
-from storage.lance import Projection, where_equal
+from storage.lance import Projection
+from storage.lance_filter import where_equal
 from storage.markers import marker, write_marker
 from storage.schemas import crops_schema, descriptors_schema, fixed_list
 
-SCHEMA = descriptors_schema(3, {"model": "tiny", "fingerprint": "abc"})
+SCHEMA = descriptors_schema(3, {"model": "tiny", "weights": "w", "fingerprint": "abc"})
 NASTY = ["O'Brien's finch", '"; DROP', "'; DROP TABLE descriptors; --", "a\\'b", "100%_`ü`\n", "''", ""]
 
 
@@ -63,6 +64,17 @@ def test_an_upsert_of_many_batches_holds_every_row_once(database, monkeypatch):
     for _ in range(2):
         database.upsert("descriptors", SCHEMA, rows(ids, [[1, 0, 0]] * 20))
     assert sorted(hit["id"] for hit in database.search("descriptors", [1, 0, 0], k=100)) == ids
+
+
+def test_rows_that_are_known_to_be_new_are_appended_with_the_same_checks(database, monkeypatch):
+    monkeypatch.setattr(lance, "UPSERT_ROWS", 2)
+    write_marker(database.uri, "descriptors", "d1")
+    database.append("descriptors", SCHEMA, rows(["a", "b", "c"], [[1, 0, 0]] * 3))
+    assert marker(database.uri, "descriptors") is None
+    database.append("descriptors", SCHEMA, rows(["d"], [[1, 0, 0]]))
+    assert sorted(database.ids("descriptors").to_pylist()) == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match="null or repeated"):
+        database.append("descriptors", SCHEMA, rows(["e", "e"], [[1, 0, 0]] * 2))
 
 
 def test_a_search_gives_cosines_best_first_and_every_column_but_the_vector(database):
@@ -124,26 +136,64 @@ def test_a_filter_refuses_what_it_cannot_make_safe():
             where_equal({"number": value})
 
 
-def test_rows_that_are_no_longer_wanted_are_deleted_and_counted(database):
-    assert database.delete_unwanted("descriptors", pa.array(["a"])) == 0
-    ids = [f"O'Brien/{index}" for index in range(10)]
+def test_rows_are_deleted_by_their_ids_and_counted(database, monkeypatch):
+    monkeypatch.setattr(lance, "DELETE_ROWS", 4)
+    assert database.delete("descriptors", pa.array(["a"])) == 0
+    ids = [f"O'Brien/{index}'); --" for index in range(10)]
     database.upsert("descriptors", SCHEMA, rows(ids, [[1, 0, 0]] * 10))
-    assert database.delete_unwanted("descriptors", pa.array([*ids, "not here"])) == 0
-    assert database.delete_unwanted("descriptors", pa.array([*ids[:4], "not here"])) == 6
+    assert database.delete("descriptors", pa.array([], pa.string())) == 0
+    assert database.delete("descriptors", pa.array([*ids[4:], "not here"])) == 6
     assert ids_of(database) == set(ids[:4])
     assert {hit["text"] for hit in database.search("descriptors", [1, 0, 0], k=9)} == {f"text of {i}" for i in ids[:4]}
-    assert database.delete_unwanted("descriptors", pa.array([], pa.string())) == 4
+    assert database.delete("descriptors", pa.chunked_array([ids])) == 4
     assert ids_of(database) == set()
+
+
+def test_a_table_is_dropped_with_its_marker_and_one_that_is_not_there_is_no_matter(database):
+    database.drop("descriptors")
+    database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
+    write_marker(database.uri, "descriptors", "d1")
+    database.drop("descriptors")
+    assert database.tables() == []
+    assert marker(database.uri, "descriptors") is None
+
+
+def test_chosen_columns_of_chosen_rows_are_read(database):
+    assert (database.described("descriptors").num_rows, database.count("descriptors")) == (0, 0)
+    database.upsert("descriptors", SCHEMA, rows(["a", "b"], [[1, 0, 0], [0, 1, 0]], ["near", "far"]))
+    assert database.count("descriptors") == 2
+    assert database.described("descriptors").column_names == ["id", "class", "set", "number", "text"]
+    read = database.described("descriptors", ["id", "vector"], where_equal({"class": "far"}))
+    assert read.to_pylist() == [{"id": "b", "vector": [0, 1, 0]}]
+    assert database.schema("descriptors").equals(SCHEMA, check_metadata=True)
+    with pytest.raises(KeyError, match="no columns"):
+        database.described("descriptors", ["klass"])
+    with pytest.raises(LookupError, match="no table 'crops'"):
+        database.schema("crops")
+
+
+def test_rows_under_a_similarity_are_left_out(database):
+    database.upsert("descriptors", SCHEMA, rows(["a", "b", "c"], [[1, 0, 0], [3, 4, 0], [-1, 0, 0]]))
+    assert [hit["id"] for hit in database.search("descriptors", [1, 0, 0], k=3, at_least=0.5)] == ["a", "b"]
+    assert database.search("descriptors", [0, 0, 1], k=3, at_least=0.5) == []
 
 
 def test_rows_of_another_model_or_shape_never_mix_with_those_of_a_table(database):
     database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
-    for other in (SCHEMA.with_metadata({"model": "other", "fingerprint": "abc"}), SCHEMA.with_metadata(None)):
+    for other in (SCHEMA.with_metadata({"weights": "other", "fingerprint": "abc"}), SCHEMA.with_metadata(None)):
         with pytest.raises(ValueError, match="was made as"):
             database.upsert("descriptors", other, rows(["b"], [[1, 0, 0]]))
     with pytest.raises(ValueError, match="do not fit"):
         database.upsert("descriptors", descriptors_schema(4), rows(["b"], [[1, 0, 0]]))
     assert ids_of(database) == {"a"}
+
+
+def test_the_same_weights_under_another_name_are_the_same_model(database):
+    database.upsert("descriptors", SCHEMA, rows(["a"], [[1, 0, 0]]))
+    moved = SCHEMA.with_metadata({"model": "moved", "weights": "w", "fingerprint": "abc"})
+    database.upsert("descriptors", moved, rows(["b"], [[0, 1, 0]]))
+    assert ids_of(database) == {"a", "b"}
+    assert database.schema("descriptors").metadata[b"model"] == b"tiny"
 
 
 def test_rows_without_one_id_each_or_with_other_columns_are_refused(database):
@@ -189,7 +239,7 @@ def test_a_marker_is_gone_as_soon_as_its_table_changes_and_others_keep_theirs(da
     database.upsert("descriptors", SCHEMA, rows(["a", "b"], [[1, 0, 0]] * 2))
     for change in (
         lambda: database.upsert("descriptors", SCHEMA, rows(["c"], [[1, 0, 0]])),
-        lambda: database.delete_unwanted("descriptors", pa.array(["a"])),
+        lambda: database.delete("descriptors", pa.array(["a"])),
     ):
         write_marker(database.uri, "descriptors", "d1")
         write_marker(database.uri, "images", "d2")
@@ -197,7 +247,7 @@ def test_a_marker_is_gone_as_soon_as_its_table_changes_and_others_keep_theirs(da
         assert marker(database.uri, "descriptors") is None
         assert marker(database.uri, "images") == "d2"
     write_marker(database.uri, "descriptors", "d3")
-    database.delete_unwanted("descriptors", pa.array(["a"]))
+    database.delete("descriptors", pa.array([], pa.string()))
     assert marker(database.uri, "descriptors") == "d3"
     assert database.tables() == ["descriptors"]
 

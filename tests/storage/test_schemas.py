@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from storage.schemas import crops_schema, descriptors_schema, fixed_list, images_schema, to_numpy
+from storage.schemas import cache_schema, crops_schema, descriptors_schema, fixed_list, images_schema, to_numpy
 
 dtypes = st.sampled_from([np.float16, np.float32, np.int32])
 shapes = arrays.array_shapes(min_dims=2, max_dims=4, max_side=4)
@@ -64,10 +64,11 @@ def test_polars_reads_half_floats_exactly():
 
 
 def test_every_lance_table_has_an_id_and_a_half_float_vector():
-    for make in (images_schema, crops_schema, descriptors_schema):
+    for make in (images_schema, crops_schema, descriptors_schema, cache_schema):
         schema = make(8, {"model": "ViT-B-16"})
         assert schema.field("id") == pa.field("id", pa.string(), nullable=False)
         assert schema.field("vector").type == pa.list_(pa.float16(), 8)
         assert schema.metadata == {b"model": b"ViT-B-16"}
-    assert crops_schema(8).field("box").type == pa.list_(pa.int32(), 4)
+    for make in (crops_schema, cache_schema):
+        assert make(8).field("box").type == pa.list_(pa.int32(), 4)
     assert crops_schema(8).metadata is None

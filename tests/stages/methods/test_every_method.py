@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.methods import METHODS, Features, parse_method
+from stages.methods import ZERO_SHOT, Features, parse_method
 
 CROPPED = ["wca", "crops_mean", "dnd", "abs"]
-SCALED = [name for name in METHODS if name != "abs"]
+SCALED = [name for name in ZERO_SHOT if name != "abs"]
 ABLATIONS = [
     {"name": "abs", "crops": crops, "matching": matching}
     for crops in ("both", "raw", "feature", "whole")
     for matching in ("soft", "mean")
 ]
-ALL = [*METHODS, *ABLATIONS]
+ALL = [*ZERO_SHOT, *ABLATIONS]
 LABELLED = ["wca"]
 """methods whose first prompt is the label's"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.methods import METHODS, parse_method
+from stages.methods import ZERO_SHOT, parse_method
 
 PROMPTED = ["clip_d", "clip_d_wca", "cupl", "crops_mean", "dnd", "abs"]
 DESCRIBED = [*PROMPTED, "wca"]
@@ -84,7 +84,7 @@ def test_a_class_without_descriptors_is_refused_with_the_setting_that_would_help
         parse_method(name).class_prompts(["jay"], None if descriptors is None else [[]], "sentences")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ZERO_SHOT)
 def test_two_classes_of_one_name_have_prompts_of_their_own_descriptors(name):
     method = parse_method(name).variants()[0]
     first, second = method.class_prompts(["crane", "crane"], [["A bird."], ["A machine."]], "sentences")
@@ -94,7 +94,7 @@ def test_two_classes_of_one_name_have_prompts_of_their_own_descriptors(name):
         assert first == second
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ZERO_SHOT)
 def test_prompts_of_one_class_alone_are_the_first_of_class_prompts(name):
     method = parse_method(name).variants()[0]
     assert method.prompts("jay", ["A."], "sentences") == method.class_prompts(["jay"], [["A."]], "sentences")[0]

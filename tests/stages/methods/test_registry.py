@@ -5,16 +5,20 @@ import sys
 
 import pytest
 
-from stages.methods import METHODS, PRESETS, parse_method
+from stages.methods import FEW_SHOT, METHODS, PRESETS, TEST_TIME, parse_method
 from stages.methods.abs import Abs
 from stages.methods.dnd import Dnd
 
-ALL = "clip, clip_e, clip_d, clip_d_wca, cupl, waffle, wca, crops_mean, dnd, abs"
+ALL = (
+    "clip, clip_e, clip_d, clip_d_wca, cupl, waffle, wca, crops_mean, dnd, abs, "
+    "tip, tip_f, dnd_tip, dnd_tip_f, tda, dnd_tda"
+)
+DRAWN = ("waffle", *FEW_SHOT)
 
 
 def test_importing_methods_and_making_their_prompts_loads_nothing_heavy():
     program = (
-        "import sys; from stages.methods import METHODS, PRESETS, parse_method\n"
+        "import sys; from stages.methods import FEW_SHOT, METHODS, PRESETS, TEST_TIME, parse_method\n"
         "for name in [*METHODS, *PRESETS]:\n"
         "    for method in parse_method(name).variants():\n"
         "        method.class_prompts(['jay'], [['a crest']], 'attributes'), method.model_dump(), method.paths\n"
@@ -63,10 +67,10 @@ def test_every_method_says_what_it_needs_and_where_it_comes_from(name):
     assert method.name == name
     assert "algorithms.md" in method.source
     assert method.version >= 1
-    assert method.needs_views == ("views" in kind.model_fields)
+    assert method.needs_views == ("views" in kind.model_fields and name != "tda")  # of AugMix versions, if asked for
     assert method.needs_descriptors == ("descriptors" in kind.model_fields)
-    assert method.views is None
-    assert method.descriptors is None
+    assert getattr(method, "views", None) is None
+    assert getattr(method, "descriptors", None) is None
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -76,19 +80,37 @@ def test_every_setting_is_described(name):
 
 
 def test_only_random_methods_have_variants_and_a_variant_is_its_own_only_one():
-    assert {name: len(parse_method(name).variants()) for name in METHODS if name != "waffle"} == {
-        name: 1 for name in METHODS if name != "waffle"
+    others = [name for name in METHODS if name not in DRAWN]
+    assert {name: len(parse_method(name).variants()) for name in others} == dict.fromkeys(others, 1)
+    assert {name: parse_method(name).draw for name in METHODS} == {
+        name: 1 if name in TEST_TIME else None for name in METHODS
     }
-    assert [parse_method(name).draw for name in METHODS] == [None] * len(METHODS)
-    for variant in parse_method("waffle").variants():
-        assert variant.variants() == (variant,)
+    for name in DRAWN:
+        for variant in parse_method(name).variants():
+            assert variant.variants() == (variant,)
+
+
+def test_a_few_shot_method_has_a_variant_for_each_number_of_shots_and_seed():
+    variants = parse_method({"name": "tip", "shots": [4, 1], "seeds": [7, 8]}).variants()
+    assert [(one.shot, one.draw, one.title) for one in variants] == [
+        (1, 7, "tip (1)"),
+        (1, 8, "tip (1)"),
+        (4, 7, "tip (4)"),
+        (4, 8, "tip (4)"),
+    ]
+
+
+def test_a_preset_of_tda_is_its_authors_alpha_and_beta_and_given_ones_win():
+    method = parse_method({"name": "tda", "preset": "pets", "alpha": 1.5})
+    assert (method.alpha, method.beta) == (1.5, 7.0)
+    assert (parse_method("tda").alpha, parse_method("tda").beta) == (2.0, 5.0)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("dndd", f"unknown method 'dndd'; did you mean 'dnd'.* allowed: {ALL}, wca_code, abs_code"),
-        ({"name": "tip"}, "unknown method 'tip'; allowed: clip"),
+        ({"name": "tipp"}, "unknown method 'tipp'; did you mean 'tip'"),
         ({"views": "random"}, "a method needs a `name`"),
         (3, "a name or a mapping with `name`, not 3"),
         (

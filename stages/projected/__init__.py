@@ -1,0 +1,1 @@
+"""What each LanceDB table shows of the shards: a file a table."""
