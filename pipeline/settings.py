@@ -234,7 +234,7 @@ def _check_splits(method: FewShotMethod, dataset: DatasetSettings) -> None:
             why = "reads labelled images" if split == "support" else "searches alpha and beta (`search`)"
             raise ValueError(
                 f"methods.{method.row_name} {why}: name the split that holds them, "
-                f"for example dataset.splits: {{query: test, {split}: {'train' if split == 'support' else 'val'}}}"
+                "for example dataset.splits: {query: test, support: train, validation: val}"
             )
 
 

@@ -92,18 +92,21 @@ def all_affinities(crops: Tensor, keys: Keys, mask: Tensor) -> Affinities:
     return Affinities(values.view(batch, -1), keys.owners.repeat(count), _weights(keys, mask).repeat(count) / count)
 
 
-def aligned_affinities(crops: Tensor, keys: Keys, texts: Tensor, mask: Tensor) -> Affinities:
+def aligned_affinities(
+    crops: Tensor, keys: Keys, texts: Tensor, mask: Tensor, chosen: Tensor | None = None
+) -> Affinities:
     """The key of a descriptor against the crop that the same descriptor chooses here: q_cn . K_s (algorithms.md 7.2).
 
     `crops` [B, M, d], `texts` [C, N, d], unit rows, `mask` bool [C, N] -> [B, S], with weight 1 / N_c. q_cn is the crop
     of an image with the largest cosine to descriptor n of class c, the first of equals. Never are all B x C x N chosen
-    crops in memory, nor in the backward pass; gradients flow to the keys.
+    crops in memory, nor in the backward pass; gradients flow to the keys. `chosen` int64
+    [B, C x N] are the numbers of these crops, where `choose_crops` of all texts is known already.
 
     Raises ValueError for a key of a descriptor that the mask leaves out, and for images without crops.
     """
     weights = _weights(keys, mask)
     asked, groups = torch.unique(keys.owners * texts.shape[1] + keys.descriptors, return_inverse=True)
-    chosen, _ = choose_crops(crops, texts.flatten(0, 1)[asked])
+    chosen = choose_crops(crops, texts.flatten(0, 1)[asked])[0] if chosen is None else chosen[:, asked]
     return Affinities(chosen_products(crops, chosen, keys.vectors, groups), keys.owners, weights)
 
 

@@ -11,6 +11,8 @@ from .few_shot import FewShotMethod
 from .method import Features, Method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stages.matching.cache import Affinities, Keys
 
 
@@ -35,7 +37,19 @@ class DndTip(FewShotMethod, Dnd):
     base: ClassVar[type[Method]] = Dnd
     chooses_crops: ClassVar[bool] = True
 
-    def affinities(self, features: Features, prepared: PreparedTexts, keys: Keys) -> Affinities:
+    def choose(self, features: Features, prepared: PreparedTexts) -> Tensor | None:
+        """For `aligned` queries the crop that each description of every class chooses, int64 [B, C x N]."""
+        if self.query != "aligned":
+            return None
+        from stages.matching.cache import choose_crops
+
+        crops = self.raw_crops(features)
+        key = ("chosen crops", crops.shape[1], id(prepared))  # what the actor prepared lives as long as it does
+        return features.shared.once(key, lambda: choose_crops(crops, prepared.vectors.flatten(0, 1))[0])
+
+    def affinities(
+        self, features: Features, prepared: PreparedTexts, keys: Keys, choice: Tensor | None = None
+    ) -> Affinities:
         """Cosines of each image and key, as `query` says; a class's keys weigh 1 / its descriptions."""
         from stages.matching.cache import aligned_affinities, all_affinities, global_affinities
 
@@ -44,4 +58,4 @@ class DndTip(FewShotMethod, Dnd):
         crops = self.raw_crops(features)
         if self.query == "all":
             return all_affinities(crops, keys, prepared.mask)
-        return aligned_affinities(crops, keys, prepared.vectors, prepared.mask)
+        return aligned_affinities(crops, keys, prepared.vectors, prepared.mask, choice)

@@ -95,8 +95,12 @@ class FewShotMethod(DrawnMethod):
         return self.base.__name__ + self.model_dump_json(include=settings)
 
     @abstractmethod
-    def affinities(self, features: Features, prepared: Any, keys: Keys) -> Affinities:
-        """How near each image is to the keys."""
+    def affinities(self, features: Features, prepared: Any, keys: Keys, choice: Tensor | None = None) -> Affinities:
+        """How near each image is to the keys; `choice` is what `choose` gave for these images, if anything."""
+
+    def choose(self, features: Features, prepared: Any) -> Tensor | None:
+        """What all variants choose alike of each image, whatever their keys, worked out once; a row an image."""
+        return None
 
     def logits(self, features: Features, prepared: tuple[Any, Cache]) -> Tensor:
         """[B, C]; `prepared` is what `prepare` gave, and the cache."""
@@ -107,9 +111,10 @@ class FewShotMethod(DrawnMethod):
         texts, cache = prepared
         logits, votes = self.zero_shot(features, texts), []
         crops = 1 if features.raw is None else features.raw.shape[1]
+        choice = self.choose(features, texts)
         for some in torch.arange(len(logits)).split(self.images_at_once(len(cache.keys.owners), crops)):
             part = Features(features.whole[some], None if features.raw is None else features.raw[some])
-            near = self.affinities(part, texts, cache.keys)
+            near = self.affinities(part, texts, cache.keys, None if choice is None else choice[some])
             votes.append(class_votes(near.values, near.owners, logits.shape[1], beta=cache.beta, weights=near.weights))
         return logits + cache.alpha * torch.cat(votes)
 

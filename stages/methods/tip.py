@@ -41,7 +41,7 @@ class Tip(FewShotMethod, EnsembleMethod):
     def augmentations(self) -> str | None:
         return self.augmented_views if self.augmented else None
 
-    def affinities(self, features: Features, prepared: Tensor, keys: Keys) -> Affinities:
+    def affinities(self, features: Features, prepared: Tensor, keys: Keys, choice: Tensor | None = None) -> Affinities:
         """Cosines of the whole image and each key."""
         import torch
 

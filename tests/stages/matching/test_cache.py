@@ -115,7 +115,10 @@ def test_a_support_image_asked_for_itself_is_as_near_as_can_be(world):
     crops, _, texts, mask = world
     owners, descriptors = mask.nonzero().T
     chosen, _ = choose_crops(crops[0], texts[owners, descriptors])
-    found = aligned_affinities(crops[:1], Keys(crops[0, chosen], owners, descriptors), texts, mask)
+    keys = Keys(crops[0, chosen], owners, descriptors)
+    found = aligned_affinities(crops[:1], keys, texts, mask)
+    known, _ = choose_crops(crops[:1], texts.flatten(0, 1))
+    torch.testing.assert_close(aligned_affinities(crops[:1], keys, texts, mask, known).values, found.values)
     torch.testing.assert_close(found.values, torch.ones(1, len(owners), dtype=torch.float64))
 
 
