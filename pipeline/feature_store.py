@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from storage.lance_filter import Filter
 
 TABLES = ("crops", "images", "descriptors", "cache")
+MOST = 100_000
+"""Rows that a search may ask for."""
 Floats = Literal["float16", "float32"]
 
 
@@ -92,7 +94,7 @@ class FeatureStore:
         if projected.done:
             return cls(job.store, projected.tables[0].keeper.uri, _model_of(plan, job), tables), True
         now = _of_features(tables)
-        completed = [record for record in read_records(job.store) if record["database"]]
+        completed = [one for one in read_records(job.store) if one["database"] and one["job"] == job.name]
         for record in reversed(completed):
             if now and _of_features(record["tables"]) == now:
                 database = os.path.join(job.store, record["database"])
@@ -129,13 +131,21 @@ class FeatureStore:
 
         `similarity` is the cosine in -1..1; a crop's `box` is x0, y0, x1, y1 in pixels of its image. `class_name`,
         `split` and `descriptors` (a descriptor set) restrict the rows, and so does `where`, a condition on columns as
-        in SQL. A large table is searched through its index, unless `exact`.
+        in SQL. A large table is searched through its index, unless `exact`. Of `cache` a crop comes once a description,
+        whatever the seeds that drew its image.
 
         Raises QueryError for a call that cannot be meant, StoreError for a table that is not there and a model that is
         not to be had as it was, OSError and UnreadableImage for an image that cannot be read.
         """
         if sum(asked is not None for asked in (text, image, vector)) != 1:
             raise QueryError("search for a text, an image or a vector, one of them")
+        if type(k) is not int or not 1 <= k <= MOST:
+            raise QueryError(f"k is {k!r}; it is a whole number from 1 to {MOST:,}")
+        if text is not None:
+            _check_text(text)
+        for name, value in (("class_name", class_name), ("split", split), ("descriptors", descriptors)):
+            if value is not None and not isinstance(value, str):
+                raise QueryError(f"{name} is {value!r}; it is a text")
         schema = self.schema(table)
         condition = _condition(schema, table, {"class": class_name, "split": split, "set": descriptors}, where)
         if vector is None:
@@ -144,8 +154,16 @@ class FeatureStore:
         elif len(vector) != schema.field("vector").type.list_size:
             d = schema.field("vector").type.list_size
             raise QueryError(f"the vectors of table {table!r} have {d} numbers, the one asked for {len(vector)}")
-        at_least = -1.0 if min_similarity is None else min_similarity
-        return self._lance.search(table, vector, k=k, where=condition, at_least=at_least, exact=exact)
+        how = {"where": condition, "at_least": -1.0 if min_similarity is None else min_similarity, "exact": exact}
+        try:
+            hits = self._lance.search(table, vector, k=k, **how)
+            asked = k
+            while table == "cache" and len(_distinct(hits)) < k and len(hits) == asked <= MOST:
+                asked *= 4  # a crop stands there once a seed
+                hits = self._lance.search(table, vector, k=asked, **how)
+        except ValueError as error:  # a vector without a direction
+            raise QueryError(str(error)) from None
+        return _distinct(hits)[:k] if table == "cache" else hits
 
     def images(self) -> pa.Table:
         """Every image: id, version, uri, class, split, size, global feature."""
@@ -252,6 +270,23 @@ _WHY_MISSING = {
     "cache": "A cache is kept where a method of the job reads one, such as dnd_tip",
     "crops": "Crops are kept where a method reads views, and the job does not leave them out",
 }
+
+
+def _distinct(hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first hit of each cached crop and description."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for hit in hits:
+        first.setdefault(tuple(hit[name] for name in ("method", "image", "class", "descriptor")), hit)
+    return list(first.values())
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise QueryError("the text to search for is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise QueryError("the text to search for is not UTF-8") from None
 
 
 def _condition(schema: pa.Schema, table: str, values: Mapping[str, str | None], where: str | None) -> Filter | None:

@@ -26,6 +26,10 @@ def find_image(manifest: pa.Table, given: str, predict: str) -> dict[str, Any]:
     where several ids end so, and where none does: with near ids, or for a picture outside the job with `predict`, the
     command that is for such.
     """
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"{given!r} is not UTF-8, as ids are") from None
     place = posixpath.normpath(given)
     for column, value in (("id", given), ("id", place), ("uri", os.path.abspath(given))):
         found = manifest.filter(pc.equal(manifest[column], value))

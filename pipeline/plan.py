@@ -99,7 +99,7 @@ def stages_of(job: Job) -> list[Stage]:
         Score(job.seeds, job.score),
         AtTestTime(job.methods, job.seeds, job.score),
         Evaluate(job.evaluate),
-        Project(job.methods, job.descriptors, job.project),
+        Project(job.methods, job.descriptors, job.project, job.name),
     ]
     return _ordered(stages)
 

@@ -58,10 +58,10 @@ class Markers:
 
 
 class Project(Stage):
-    """Keeps one LanceDB database a set of feature tables."""
+    """Keeps one LanceDB database a job and set of feature tables: jobs of one store show other images."""
 
     name: ClassVar[str] = "project"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("encode_images", "encode_text", "build_caches")
 
     def __init__(
@@ -69,10 +69,12 @@ class Project(Stage):
         methods: Sequence[Method],
         sets: Mapping[str, DescriptorSettings],
         settings: ProjectSettings,
+        job: str,
     ):
         self.methods = methods
         self.sets = sets
         self.settings = settings
+        self.job = job
 
     def tables(self, inputs: Inputs) -> list[Table]:
         """One table, whose keys are the LanceDB tables with digests of what they should hold, or `none`.
@@ -81,11 +83,11 @@ class Project(Stage):
         """
         encoded = inputs.complete("encode_images")
         (texts,) = inputs.complete("encode_text")
-        caches = _of_different_crops(inputs.complete("build_caches")) if self.settings.cache else ()
+        caches = inputs.complete("build_caches") if self.settings.cache else ()
         whole, views = encoded[0], {table.name.removeprefix("views."): table for table in encoded[1:]}
         fingerprints = {name: table.fingerprint for name, table in views.items()}
         ingredients = Ingredients(
-            settings={},
+            settings={"name": self.job},
             version=self.version,
             rows={"whole": whole.fingerprint, "texts": texts.fingerprint, **fingerprints},
         )
@@ -147,18 +149,19 @@ class Project(Stage):
 
         for table in tables:
             database = Projection(table.keeper.uri)
-            for key in table.missing.to_pylist():
-                name, value = key.rsplit("@", 1)
+            lacking = [tuple(key.rsplit("@", 1)) for key in table.missing.to_pylist()]
+            for name, value in lacking:
                 if value == NOT_KEPT:
                     run.still_ours()
                     database.drop(name)
                 else:
                     _bring_up_to_date(database, name, table.plan, run)
                     _index(database, name, self.settings.index, run)
+            run.still_ours()
+            database.tag_run(run.id)  # before the markers: what is complete can be read again
+            for name, value in lacking:
                 run.still_ours()
                 write_marker(table.keeper.uri, name, value)
-            run.still_ours()
-            database.tag_run(run.id)
 
     def units(self, tables: Sequence[Table]) -> int | None:
         """Not known before lancedb is asked what it holds."""
@@ -169,14 +172,6 @@ def _shown(manifest: pa.Table, wanted: pa.ChunkedArray, refused: frozenset[str])
     """The manifest's rows of the wanted images that no table refused."""
     wanted = without(wanted, refused)
     return manifest if manifest["key"].equals(wanted) else manifest.filter(pc.is_in(manifest["key"], value_set=wanted))
-
-
-def _of_different_crops(caches: Sequence[Table]) -> list[Table]:
-    """The first table of each view set and descriptor set: ids in `cache` name these alone."""
-    first: dict[tuple[str, str], Table] = {}
-    for table in caches:
-        first.setdefault((table.plan.view_title, table.plan.set), table)
-    return list(first.values())
 
 
 def _digest_crops(seen: Mapping[str, pa.Table]) -> str:

@@ -126,10 +126,9 @@ class Projection:
         Rows must pass the filter, and be similar by `at_least`. Where the table has an index (`build_index`) and the
         filter leaves 50,000 rows or more, the nearest partitions are looked at, as many as hold 24,000 such rows and
         a twelfth of all: a few of the true k may be missed, and `exact` compares every row instead. `similarity` is the
-        cosine, from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. A column of that
-        name (in `cache`, that of a crop with its description) is given as `descriptor_similarity`. Rows with a zero
-        vector are never found. LookupError for a missing table, ValueError for a vector of another length or without a
-        direction.
+        cosine, from -1 to 1; the query is rounded to fp16 like the rows, so it is right to about 1e-3. Rows with a
+        zero vector are never found. LookupError for a missing table, ValueError for a vector of another length or
+        without a direction.
         """
         opened = self._wanted(table)
         names = [name for name in opened.schema.names if name != "vector"]
@@ -144,10 +143,9 @@ class Projection:
             query = query.bypass_vector_index()
         else:
             query = query.nprobes(index.probes(rows, passing))
-        called = {name: "descriptor_similarity" if name == "similarity" else name for name in names}
         hits = [(hit, _cosine(hit["_distance"])) for hit in query.to_list()]
         return [
-            {**{called[name]: hit[name] for name in names}, "similarity": similarity}
+            {**{name: hit[name] for name in names}, "similarity": similarity}
             for hit, similarity in hits
             if similarity >= at_least
         ]

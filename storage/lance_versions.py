@@ -7,7 +7,7 @@ runs that changed the database. Functions take the opened table of `storage.lanc
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 KEPT_TAGS = 10
@@ -24,7 +24,9 @@ def merge_files(table: Any) -> None:
     tagged = [tag["version"] for tag in table.tags.list().values()]
     age = timedelta(0)
     if tagged:
-        age = next(datetime.now() - one["timestamp"] for one in table.list_versions() if one["version"] == min(tagged))
+        oldest = next(one["timestamp"] for one in table.list_versions() if one["version"] == min(tagged))
+        # LanceDB tells local time without its zone, in which an hour comes twice a year.
+        age = max(age, datetime.now(timezone.utc) - oldest.astimezone())
     table.optimize(cleanup_older_than=age + READERS)
 
 

@@ -100,8 +100,9 @@ def cache_schema(d: int, metadata: Mapping[str, str] | None = None) -> pa.Schema
     """LanceDB table `cache`: one row a seed, support image and description of its class; vector = its crop's [d].
 
     The crop is the one that fits the description best (algorithms.md 7.2): crop `number` of the view set `view`, at
-    `box` (x0, y0, x1, y1) in pixels of the image, with the cosine `similarity`. `descriptor` is the description's
-    number in its class and `set`, `text` its words. `shot` counts the images of a class from 0 under each `seed`.
+    `box` (x0, y0, x1, y1) in pixels of the image, with the cosine `descriptor_similarity`. `descriptor` is the
+    description's number in its class and `set`, `text` its words. `shot` counts the images of a class from 0 under each
+    `seed`; `method` is the first of the job that reads it.
     """
     return _schema(
         [
@@ -115,7 +116,8 @@ def cache_schema(d: int, metadata: Mapping[str, str] | None = None) -> pa.Schema
             ("view", pa.string()),
             ("number", pa.int32()),
             ("box", pa.list_(pa.int32(), 4)),
-            ("similarity", pa.float32()),
+            ("descriptor_similarity", pa.float32()),
+            ("method", pa.string()),
         ],
         d,
         metadata,

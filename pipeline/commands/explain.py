@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.options import AsJson, JobFile, Sets, VariantLabel
-from pipeline.commands.speaking import console, failed, print_json, say, wrong
+from pipeline.commands.speaking import check_page, console, failed, print_json, say, write_page
 
 
 def explain(
@@ -33,8 +33,7 @@ def explain(
     from pipeline.predict import NotComputed
     from pipeline.prepared import prepare_one
 
-    if html is not None and not html.parent.is_dir():
-        raise wrong(f"--html {html}: there is no folder {html.parent}")
+    check_page(html)
     chosen = prepare_one(job, sets or (), variant)
     try:
         found = explain_image(chosen, image, method=method, others=class_name or (), seed=seed, top=k)
@@ -52,7 +51,7 @@ def explain(
         from storage.blobs import read_blobs
 
         page = explanation_page(found.document, read_blobs([found.uri])[0], kind, k)
-        html.write_text(page, encoding="utf-8")
+        write_page(html, page)
         say(f"wrote {html}")
     elif not as_json:
         from pipeline.explain_table import show_explanation

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.commands.options import AsJson, JobFile, Sets, VariantLabel
-from pipeline.commands.speaking import console, failed, print_json, say, wrong
+from pipeline.commands.speaking import check_page, console, failed, print_json, say, write_page, wrong
 
 if TYPE_CHECKING:
     from pipeline.prepared import Prepared
@@ -31,7 +31,7 @@ def query(
         str | None, typer.Option(help="""only rows for which it holds, e.g. "view = 'guided' AND number < 9" """)
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="compare every row of a table that has an index")] = False,
-    k: Annotated[int, typer.Option("-k", min=1, help="number of rows")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=100_000, help="number of rows")] = 10,
     html: Annotated[
         Path | None, typer.Option(metavar="OUT", help="write a page with the crops drawn on their images")
     ] = None,
@@ -54,8 +54,7 @@ def query(
         raise wrong(f"--table {table}: allowed are {', '.join(TABLES)}")
     if image is not None and not image.is_file():
         raise wrong(f"--image: no file {image}")
-    if html is not None and not html.parent.is_dir():
-        raise wrong(f"--html {html}: there is no folder {html.parent}")
+    check_page(html)
     chosen = prepare_one(job, sets or (), variant)
     loaded, plan = chosen.job, chosen.plan
     _check_one_of("--class", class_name, plan.inputs.classes)
@@ -107,7 +106,7 @@ def _write_page(
         lead=f"{len(hits):,} of the {table} of {chosen.title}, most similar first (cosine)",
         picture=None if image is None else image.read_bytes(),
     )
-    out.write_text(page, encoding="utf-8")
+    write_page(out, page)
     say(f"wrote {len(hits):,} rows to {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -39,4 +40,19 @@ def failed(message: str) -> typer.Exit:
 
 def print_json(document: Any) -> None:
     """The one document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_page(out: Path | None) -> None:
+    """Before anything is computed, that a page can be written there. Raises as `wrong`."""
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        where = f"{out} is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise wrong(f"--html {out}: {where}")
+
+
+def write_page(out: Path, page: str) -> None:
+    """Write a page. Raises as `failed`."""
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise failed(f"--html {out}: {error.strerror or error}") from None

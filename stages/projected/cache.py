@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = 250
 
-_COMPARED = ("class", "text", "shot", "number", "similarity")
+_COMPARED = ("class", "text", "shot", "number", "descriptor_similarity")
 
 
 def digest_caches(tables: Sequence[Table]) -> str:
@@ -33,12 +32,12 @@ def digest_caches(tables: Sequence[Table]) -> str:
         source: CacheSource = table.plan
         shots = [source.shots[name].cast(pa.string()) for name in ("key", "id", "class", "seed", "shot")]
         prompts = digest({name: list(texts) for name, texts in source.prompts.items()})
-        parts.append([source.view_title, source.set, table.fingerprint, prompts, digest_columns(shots)])
+        parts.append([table.name, source.view_title, source.set, table.fingerprint, prompts, digest_columns(shots)])
     return digest({"caches": sorted(parts)})
 
 
 class ProjectedCache:
-    """A row a seed, shot image and description; its id is `VIEW#SET#SEED#IMAGE KEY#CLASS#NUMBER`."""
+    """A row a method, seed, shot image and description; its id is `METHOD#SEED#IMAGE KEY#CLASS#NUMBER`."""
 
     def __init__(self, sources: Sources, database: Projection):
         self.tables = sources.caches
@@ -63,7 +62,7 @@ class ProjectedCache:
     def unwanted(self) -> Iterator[pa.ChunkedArray]:
         from storage.lance import DELETE_ROWS
 
-        heads = pa.chunked_array([_heads(table.plan) for table in self.tables], pa.string())
+        heads = pa.chunked_array([_heads(table, table.plan.shots) for table in self.tables], pa.string())
         counts = pa.chunked_array([_descriptions(table.plan, table.plan.shots) for table in self.tables], pa.int32())
         for batch in self.database.batches("cache", ["id", "descriptor"]):
             places = pc.index_in(pc.replace_substring_regex(batch["id"], r"#[0-9]+$", ""), value_set=heads)
@@ -71,11 +70,15 @@ class ProjectedCache:
             yield from in_parts(batch["id"].filter(pc.invert(kept)), DELETE_ROWS)
 
 
-def _heads(source: CacheSource) -> pa.Array:
+def _method(table: Table) -> str:
+    """The first method that reads a table of `build_caches`, with the seed of the crops where there are several."""
+    return table.name.removeprefix("cache.")
+
+
+def _heads(table: Table, shots: pa.Table) -> pa.Array:
     """What the ids of each shot's rows begin with."""
-    seeds, keys, classes = (source.shots[name].combine_chunks() for name in ("seed", "key", "class"))
-    prefix = f"{source.view_title}#{source.set}"
-    return pc.binary_join_element_wise(prefix, seeds.cast(pa.string()), keys, classes, "#")
+    seeds, keys, classes = (shots[name].combine_chunks() for name in ("seed", "key", "class"))
+    return pc.binary_join_element_wise(_method(table), seeds.cast(pa.string()), keys, classes, "#")
 
 
 def _descriptions(source: CacheSource, shots: pa.Table) -> pa.Array:
@@ -99,7 +102,7 @@ def _chosen(shots: pa.Table, table: Table) -> pa.Table:
     each = pa.array(np.repeat(np.arange(len(shots)), counts))
     numbers = [np.arange(count, dtype=np.int32) for count in counts.to_pylist()]
     number = pa.array(np.concatenate(numbers) if numbers else np.zeros(0, np.int32))
-    heads = _heads(replace(source, shots=shots)).take(each)
+    heads = _heads(table, shots).take(each)
     rows = len(each)
     return pa.table(
         {name: shots[name].take(each) for name in ("key", "class", "shot", "seed")}
@@ -109,9 +112,10 @@ def _chosen(shots: pa.Table, table: Table) -> pa.Table:
             "set": pa.repeat(source.set, rows),
             "descriptor": number,
             "text": pa.array([text for name in classes for text in source.prompts[name]], pa.string()),
-            "view": pa.repeat(source.view_title, rows),
+            "view": pa.repeat(source.view_title.removeprefix("views."), rows),
+            "method": pa.repeat(_method(table), rows),
             "number": pc.list_flatten(stored["crops"]),
-            "similarity": pc.list_flatten(stored["similarities"]),
+            "descriptor_similarity": pc.list_flatten(stored["similarities"]),
         }
     )
 

@@ -13,13 +13,15 @@ from demo.captions import descriptor
 from demo.dataset import MODEL_FOLDER
 from demo.render import render
 from demo.species import species_of
+from pipeline.cluster import Cluster
 from pipeline.feature_store import FeatureStore
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.results import collect_results
+from pipeline.run import run_job
 from storage.schemas import to_numpy
 
-from .conftest import run
+from .conftest import Silent, run
 
 SPECIES = species_of("test_0")[:4]
 QUERY, SUPPORT, VALIDATION = 3, 3, 2
@@ -145,10 +147,31 @@ def test_the_cache_holds_of_each_shot_and_description_the_crop_that_fits_best(ad
     assert len(cached) == 2 * sum(len(species.marks) for species in SPECIES)
     for row in cached:
         cosines = [float(vector @ np.array(texts[row["class"], row["text"]])) for vector, _ in crops[row["image"]]]
-        assert row["similarity"] == pytest.approx(max(cosines), abs=2e-3)
-        assert row["similarity"] == pytest.approx(cosines[row["number"]], abs=2e-3)
+        assert row["descriptor_similarity"] == pytest.approx(max(cosines), abs=2e-3)
+        assert row["descriptor_similarity"] == pytest.approx(cosines[row["number"]], abs=2e-3)
         assert row["box"] == crops[row["image"]][row["number"]][1]
         assert row["image"].startswith(f"train/{row['class']}/")
+
+
+def test_conditions_on_the_cache_name_view_sets_as_those_on_crops_do(adapted):
+    store = FeatureStore.open(adapted[0] / "runs" / "job")
+    assert len(store.to_arrow("cache", ["id"], where="view = 'guided' AND method = 'dnd_tip'")) == len(
+        store.to_arrow("cache", ["id"])
+    )
+
+
+def test_another_job_of_the_store_shows_its_own_images_and_leaves_the_others(world):
+    before = FeatureStore.open(world / "runs/job", "job").images()
+    text = (world / "job.yaml").read_text()
+    (world / "images/part").mkdir()
+    shutil.copytree(world / "images/test" / SPECIES[0].name, world / "images/part" / SPECIES[0].name)
+    text = text.split("methods:")[0].replace("query: test, support: train, validation: val", "query: part")
+    (world / "part.yaml").write_text(f"name: part\nstore: runs/job\n{text}methods: [clip]\n")
+    part = load_job(world / "part.yaml")
+    run_job(part, Silent(), Cluster())
+    assert len(FeatureStore.open(world / "runs/job", "part").images()) == QUERY
+    assert FeatureStore.open(world / "runs/job", "job").images().equals(before)
+    assert run(world)["project"] == 0
 
 
 def test_results_have_a_row_a_number_of_shots(adapted):

@@ -149,7 +149,12 @@ def test_a_store_without_its_weights_is_read_and_not_asked(store, tmp_path):
 def test_cached_crops_are_searched_and_read_by_class(store, tmp_path):
     crops = store.to_arrow("crops", where="class = 'wren' AND view = 'random'")
     count, made_by = len(crops), store.schema("crops").metadata
-    told = {"set": ["marks"] * count, "text": ["a short tail"] * count, "similarity": [0.25] * count}
+    told = {
+        "set": ["marks"] * count,
+        "text": ["a short tail"] * count,
+        "descriptor_similarity": [0.25] * count,
+        "method": ["dnd_tip"] * count,
+    }
     numbers = {name: list(range(count)) for name in ("descriptor", "shot", "seed")}
     kept = crops.drop_columns(["kind", "split"]).to_pydict() | told | numbers
     schema = cache_schema(24, made_by)
@@ -164,6 +169,41 @@ def test_cached_crops_are_searched_and_read_by_class(store, tmp_path):
     assert {hit["descriptor_similarity"] for hit in hits} == {0.25}
     assert caching.cache("wren").num_rows == count
     assert caching.cache("blue jay").num_rows == 0
+
+
+def test_a_cached_crop_comes_once_whatever_the_seeds_that_drew_its_image(store, tmp_path):
+    crops = store.to_arrow("crops", where="view = 'random' AND number = 0")
+    count, seeds = len(crops), 3
+    told = {"set": "marks", "text": "a short tail", "method": "dnd_tip", "descriptor_similarity": 0.25}
+    rows = [
+        {**row, **told, "id": f"{seed}#{row['id']}", "descriptor": 0, "shot": 0, "seed": seed}
+        for row in crops.drop_columns(["kind", "split"]).to_pylist()
+        for seed in range(seeds)
+    ]
+    schema = cache_schema(24, store.schema("crops").metadata)
+    Projection(str(tmp_path)).upsert("cache", schema, pa.Table.from_pylist(rows, schema=schema))
+    caching = FeatureStore(store.store, str(tmp_path), store.model, {})
+    hits = caching.search("a red breast", table="cache", k=5)
+    expected = store.search("a red breast", where="view = 'random' AND number = 0", k=5)
+    assert [hit["image"] for hit in hits] == [hit["image"] for hit in expected]
+    assert len(caching.search("a red breast", table="cache", k=100)) == count
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"text": "  "}, "the text to search for is empty"),
+        ({"text": "r\udced"}, "not UTF-8"),
+        ({"text": "red", "k": 0}, "k is 0"),
+        ({"text": "red", "k": 2.5}, "k is 2.5"),
+        ({"text": "red", "class_name": 3}, "class_name is 3"),
+        ({"vector": [0.0] * 24}, "no direction"),
+    ],
+    ids=["empty", "bytes", "none", "a fraction", "a number", "zero"],
+)
+def test_a_search_that_cannot_be_meant_is_a_query_error(store, call, message):
+    with pytest.raises(QueryError, match=message):
+        store.search(**call)
 
 
 def test_tables_are_read_by_image_and_class(store):

@@ -105,7 +105,7 @@ def brought(path, caches=(), **settings) -> tuple[Projection, dict[str, int], li
     """Project, once all else is there, with tables of build_caches and settings; the same, and what was told."""
     plan, job, told = make_plan(load_job(path)), load_job(path), []
     inputs = replace(plan.inputs, kept={**plan.inputs.kept, "build_caches": caches})
-    stage = Project(job.methods, job.descriptors, ProjectSettings(**settings))
+    stage = Project(job.methods, job.descriptors, ProjectSettings(**settings), job.name)
     (table,) = stage.tables(inputs)
     changed: dict[str, int] = {}
     for key in table.missing.to_pylist():
@@ -292,10 +292,10 @@ def test_the_cache_has_a_row_for_every_seed_shot_and_description_with_its_crop(j
     for seed, shot, image, name, number, text in expected:
         key = keys[image]
         crops, similarities = place_of(f"{key}#{name}", len(TEXTS[name]))
-        row = rows[f"random#marks#{seed}#{key}#{name}#{number}"]
+        row = rows[f"random#{seed}#{key}#{name}#{number}"]
         assert (row["seed"], row["shot"], row["image"], row["class"]) == (seed, shot, image, name)
         assert (row["set"], row["view"], row["descriptor"], row["text"]) == ("marks", "random", number, text)
-        assert (row["number"], row["similarity"]) == (crops[number], similarities[number])
+        assert (row["number"], row["descriptor_similarity"]) == (crops[number], similarities[number])
         assert row["box"] == shards[key]["boxes"][crops[number] * 4 :][:4]
         assert row["vector"] == shards[key]["vectors"][crops[number] * D :][:D]
     assert brought(job, caches)[1] == {}
