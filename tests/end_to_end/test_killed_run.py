@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.predict import stored_predictions
@@ -102,20 +100,15 @@ def test_a_killed_run_resumes_without_encoding_an_image_twice(world: Path, ray: 
     assert not list((world / "runs").rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize(
-    ("signals", "status", "ending"),
-    [([signal.SIGINT, signal.SIGINT], 130, "interrupted"), ([signal.SIGTERM], 143, "terminated")],
-    ids=["Ctrl-C twice", "SIGTERM"],
-)
-def test_a_signal_stops_cleanly_and_says_how_to_go_on(world: Path, signals: list[int], status: int, ending: str):
+def test_ctrl_c_twice_stops_cleanly_and_says_how_to_go_on(world: Path):
     process = start(world)
     wait_for_shards(world, process)
-    for number in signals:
-        os.kill(process.pid, number)
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == status, said
+    assert process.returncode == 130, said
     assert "Go on with: fieldmark run" in said
     assert "Traceback" not in said
     assert not list((world / "runs").rglob(".tmp-*"))
     assert not list((world / "runs").rglob("leases/*"))
-    assert [record["ending"] for record in read_records(str(world / "runs" / "job"))] == [ending]
+    assert [record["ending"] for record in read_records(str(world / "runs" / "job"))] == ["interrupted"]

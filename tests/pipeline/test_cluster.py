@@ -139,6 +139,7 @@ def test_signals_that_come_inside_arrive_at_the_end_at_the_handlers_of_before():
 def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
     code = (
         "import signal, threading, os\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which those started in the background lack
         "from pipeline.cluster import Cluster\n"
         "import ray\n"
         "start = ray.init\n"
