@@ -31,13 +31,14 @@ SIMILARITIES = [0.1 * number for number in range(len(NAMES) + 1)]
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> Projection:
-    """A row a name, numbered, and a last one without a class; shot is the number, similarity a tenth of it."""
+    """A row a name, numbered, and a last one without a class; shot is the number, the similarity a tenth of it."""
     count = len(NAMES) + 1
     numbers = pa.array(range(count), pa.int32())
-    columns = {name: pa.array(["x"] * count) for name in ("image", "set", "text", "view")}
+    columns = {name: pa.array(["x"] * count) for name in ("image", "set", "text", "view", "method")}
     columns |= dict.fromkeys(("descriptor", "shot", "seed", "number"), numbers)
+    columns["descriptor_similarity"] = pa.array(SIMILARITIES, pa.float32())
     columns |= {"id": numbers.cast(pa.string()), "class": pa.array([*NAMES, None])}
-    columns |= {"box": fixed_list(np.zeros((count, 4), np.int32)), "similarity": pa.array(SIMILARITIES, pa.float32())}
+    columns |= {"box": fixed_list(np.zeros((count, 4), np.int32))}
     columns |= {"vector": fixed_list(np.ones((count, 2), np.float16))}
     made = Projection(str(tmp_path_factory.mktemp("where") / "lance"))
     made.upsert("cache", SCHEMA, pa.table(columns))
@@ -56,7 +57,7 @@ def found(database: Projection, where) -> list[int]:
         ("number <> 3 AND number < 4", [0, 1, 2]),
         ("number >= 8", [8, 9]),
         ("number > -1 AND number < +2", [0, 1]),
-        ("similarity > .35 AND similarity < 5.5e-1", [4, 5]),
+        ("descriptor_similarity > .35 AND descriptor_similarity < 5.5e-1", [4, 5]),
         ("number IN (1, 4, 77)", [1, 4]),
         ("number not in (1, 4) and number between 0 and 5", [0, 2, 3, 5]),
         ("NOT number BETWEEN 2 AND 9", [0, 1]),
@@ -125,7 +126,7 @@ def test_whatever_is_typed_is_either_refused_or_written_anew(text):
         ("number LIKE '3'", "LIKE is for texts"),
         ("number = true", "number holds int32, and true is none"),
         ("number = 99999999999999999999", "too large a number for"),
-        ("similarity < 1e999", "finite"),
+        ("descriptor_similarity < 1e999", "finite"),
         ("number = " + "9" * 50, "at most 40"),
         ("number IN ()", "place 12 .*a value"),
         ("number IN (1, 2", "place 16 .*it ends"),
