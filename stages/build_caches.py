@@ -19,7 +19,7 @@ from stages.encode_images import describe_table, view_title
 from stages.methods.dnd_tip import DndTip
 from stages.methods.method import Method
 from stages.readings import Sources, SourcesOfMethods
-from stages.shots import draw_shots, tell_of_scarce
+from stages.shots import draw_shots
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, without
 from storage.fingerprint import digest
 
@@ -112,9 +112,6 @@ class BuildCaches(Stage):
         """Choose in Ray tasks, some thousand shots in each."""
         ray = run.cluster()
         task = ray.remote(num_cpus=1, max_retries=3)(seen_first)
-        most = max(max(method.shots) for method in self.methods if isinstance(method, DndTip))
-        if scarce := tell_of_scarce(inputs.manifest, inputs.classes, most):
-            run.tell(scarce)
         for table in tables:
             table.keeper.create(describe_table(table))
             source = table.plan

@@ -101,7 +101,7 @@ class _Queries:
             found = [
                 method.zero_shot(self.features(some), prepared) for some in self.rows.flatten().split(IMAGES_AT_ONCE)
             ]
-        self.base = torch.cat(found).clone().view(versions, count, -1)
+        self.base = torch.cat(found).view(versions, count, -1)
 
     def features(self, rows: Tensor) -> Features:
         from stages.methods.method import Features

@@ -36,16 +36,13 @@ class SupportSets:
             features = sources.view
         elif method.augmentations is not None:
             features = self.of.view(method.augmentations, sources.seed)
-        shots, content = self._shots(method, features.rejected | sources.rejected)
         if not len(draw_shots(self.inputs.manifest, 1, 0)):
             raise ValueError(
                 f"methods.{method.row_name}: the data set has no labelled image in its support split; "
                 "say which one it is, for example dataset: {splits: {query: test, support: train}}"
             )
-        wholes = {
-            "support": content,
-            "features": features.fingerprint,
-        }
+        shots, content = self._shots(method, features.rejected | sources.rejected)
+        wholes = {"support": content, "features": features.fingerprint}
         chosen = None
         if method.chooses_crops:
             table = self._chosen[digest(cache_ingredients(sources, self.of).as_dict())]

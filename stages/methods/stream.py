@@ -109,6 +109,7 @@ class StreamMethod(DrawnMethod):
         return self.base.logits(self, features, prepared)
 
     def settings(self) -> StreamSettings:
+        """These settings as the kernels take them."""
         from stages.matching.stream_caches import StreamSettings
 
         return StreamSettings(

@@ -60,6 +60,7 @@ class ProjectedCache:
                 yield _with_vectors(rows, table.plan.view)
 
     def unwanted(self) -> Iterator[pa.ChunkedArray]:
+        """Ids of rows whose shot is none any more, or whose class has fewer descriptions now."""
         from storage.lance import DELETE_ROWS
 
         heads = pa.chunked_array([_heads(table, table.plan.shots) for table in self.tables], pa.string())
