@@ -77,6 +77,14 @@ class ActorPool:
                 "run again to go on"
             )
 
+    def crowd(self, room: Callable[[str], int]) -> list[Member]:
+        """Actors beyond what their living nodes have room for, by `room(node)`, but for the first on each."""
+        living, found = self.living(), []
+        for node in {member.node for member in self.members} & living:
+            here = [member for member in self.members if member.node == node]
+            found += here[max(1, room(node)) :]
+        return found
+
     def free(self) -> list[Member]:
         """Actors that may take another batch, the least loaded first."""
         able = [member for member in self.members if member.ready and len(member.load) < self.in_flight]

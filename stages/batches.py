@@ -88,6 +88,10 @@ class Queue:
                 f"a batch of {len(batch.rows)} rows was lost {batch.moves} times with the node it was on: nodes go "
                 f"sooner than it can be computed, or it is what brings them down. What is computed is kept. ({death})"
             )
+        self.give_back(batch)
+
+    def give_back(self, batch: Batch) -> None:
+        """Its actor was let go of, through no fault of the batch or of the cluster."""
         (self._suspects if batch.suspect else self._again).append(batch)
 
     def suspect(self, batch: Batch) -> None:

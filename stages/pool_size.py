@@ -46,9 +46,10 @@ class PoolSize:
 
     def room(self, nodes: list[Node]) -> int:
         """How many actors of this size these nodes hold beside their decoding."""
-        return sum(self._room_on(node) for node in nodes)
+        return sum(self.room_on(node) for node in nodes)
 
-    def _room_on(self, node: Node) -> int:
+    def room_on(self, node: Node) -> int:
+        """How many it holds beside the tasks that decode for them."""
         fit = _times(node["CPU"] - 2 * DECODE_CPUS, self.cpus)
         if self.gpus:
             return min(fit, _times(node.get("GPU", 0.0), self.gpus))

@@ -68,6 +68,11 @@ class Staff:
         count = wanted_actors(self.size, self.actors, living_nodes(self.ray), may_grow=self.may_grow)
         return count if self.most is None else min(count, self.most)
 
+    def room_on(self, node: str) -> int:
+        """How many actors the node of this id holds beside their decoding; 0 of one that is gone."""
+        found = [each["Resources"] for each in self.ray.nodes() if each["NodeID"] == node and each["Alive"]]
+        return self.size.room([resources for resources in found if resources.get("CPU", 0) > 0])
+
     def nobody_works(self) -> None:
         """No actor found room yet. Raises RuntimeError when that has been so for too long."""
         each = f"{self.size.cpus:g} CPUs" + (f" and {self.size.gpus:g} GPUs" if self.size.gpus else "")

@@ -23,6 +23,7 @@ class Staff(Protocol):
     """What a stream asks about its actors while it runs (`stages.staff.Staff`)."""
 
     def wanted(self) -> int: ...
+    def room_on(self, node: str) -> int: ...
     def nobody_works(self) -> None: ...
     def somebody_works(self) -> None: ...
     def tell(self, text: str) -> None: ...
@@ -43,7 +44,9 @@ def stream(
     `start_actor()` starts an actor, whose method `setup` is called first; `submit(actor, batch)` returns the reference
     of its answer; an actor has `in_flight` batches at most, those that wait among them. There are as many actors as
     `staff.wanted()` says, asked again every few seconds and after a death. An exception of the actor's own code is
-    raised here, and RuntimeError when workers die before they work, or nodes sooner than anything is done.
+    raised here, and RuntimeError when workers die before they work, or nodes sooner than anything is done. Where
+    nothing moves and a node has more actors than `staff.room_on(node)`, which leaves none of it to what feeds them, the
+    last ones are let go of.
     FileNotFoundError when an actor comes to a node that does not see one of the paths `seen`.
     """
     return _Stream(ray, Queue(batches), ActorPool(ray, start_actor, in_flight, seen), submit, staff).run()
@@ -57,6 +60,8 @@ class _Stream:
         self.most_at_once = 0
         self.looked = -LOOK_SECONDS
         self.lost: set[str | None] = set()
+        self.enough: tuple[frozenset[str], int] | None = None
+        """on those nodes no more actors than that: more were too many"""
 
     def run(self) -> Iterator[Done]:
         """Yield what becomes of every batch; all actors are stopped at the end, however it comes."""
@@ -67,6 +72,7 @@ class _Stream:
                 answered = self.pool.answered(LOOK_SECONDS)
                 if not answered:
                     self.pool.check_home()
+                    self._thin_out()
                 for reference in answered:  # all of them: two actors that are ready at once share what there is
                     if (event := self.pool.event_of(reference)) is not None:
                         yield from self._settle(event)
@@ -78,12 +84,28 @@ class _Stream:
         if self.queue.empty or time.monotonic() - self.looked < LOOK_SECONDS:
             return
         self.looked = time.monotonic()
-        self.pool.grow_to(max(1, self.staff.wanted()))
+        wanted = max(1, self.staff.wanted())
+        if self.enough is not None and self.enough[0] == self.pool.living():
+            wanted = min(wanted, self.enough[1])
+        self.pool.grow_to(wanted)
         self.most_at_once = max(self.most_at_once, len(self.pool.members))
         if self.pool.at_work:
             self.staff.somebody_works()
         else:
             self.staff.nobody_works()
+
+    def _thin_out(self) -> None:
+        """Nothing moves: see to it that no node is full of actors, which wait for what has no room beside them.
+
+        Ray counts what actors hold alone. One that was started for a node of which nobody knew yet that it is dead comes
+        to another.
+        """
+        crowd = self.pool.crowd(self.staff.room_on)
+        for member in crowd:
+            for batch in self.pool.remove(member):
+                self.queue.give_back(batch)
+        if crowd:
+            self.enough = self.pool.living(), max(1, len(self.pool.members))
 
     def _hand_out(self) -> None:
         """The first batch of every actor before the second of any, so that the last ones keep all of them busy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,9 @@ class Staff:
     def wanted(self) -> int:
         return self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
 
+    def room_on(self, node: str) -> int:
+        return 3  # of actors of half a CPU, on two CPUs, beside what feeds them
+
     def nobody_works(self) -> None: ...
 
     def somebody_works(self) -> None: ...
@@ -93,6 +97,34 @@ def test_batches_hold_every_row_once_in_order_and_halves_do_too(rows, size):
 def test_every_batch_is_answered_once_by_whichever_actor_is_free(ray):
     found = stream(ray, batches_of(ROWS, 2), actors_that(ray), plainly, Staff(2))
     assert answers_and_killers(found) == ([10 * row["n"] for row in ROWS], [])
+
+
+def test_a_node_full_of_actors_is_thinned_out_so_that_what_feeds_them_finds_room(ray, tmp_path):
+    class Worker:
+        """One of four that fill the machine before any of them works."""
+
+        def __init__(self) -> None:
+            (tmp_path / str(os.getpid())).touch()
+
+        def setup(self) -> None:
+            while len(os.listdir(tmp_path)) < 4:
+                time.sleep(0.01)
+
+        def answer(self, rows: list[dict]) -> list[int]:
+            return [10 * row["n"] for row in rows]
+
+    started, feed = [], ray.remote(num_cpus=0.25, max_retries=0)(lambda rows: rows)
+
+    def start_actor():
+        started.append(ray.remote(num_cpus=0.5, max_restarts=0)(Worker).remote())
+        return started[-1]
+
+    def submit(actor, batch: Batch):
+        return actor.answer.remote(feed.remote(batch.rows))
+
+    found = stream(ray, batches_of(ROWS, 2), start_actor, submit, Staff(4))
+    assert answers_and_killers(found) == ([10 * row["n"] for row in ROWS], [])
+    assert len(started) == 4  # and no other in the place of the one that was let go of
 
 
 def test_no_batches_start_no_actor(ray):
