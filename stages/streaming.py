@@ -97,8 +97,8 @@ class _Stream:
     def _thin_out(self) -> None:
         """Nothing moves: see to it that no node is full of actors, which wait for what has no room beside them.
 
-        Ray counts what actors hold alone. One that was started for a node of which nobody knew yet that it is dead comes
-        to another.
+        Ray counts what actors hold, and nothing else. One that was started for a node of which nobody knew yet that it
+        is dead comes to another.
         """
         crowd = self.pool.crowd(self.staff.room_on)
         for member in crowd:
