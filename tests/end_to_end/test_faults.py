@@ -41,6 +41,18 @@ class Nodes:
         self.cluster.remove_node(victim, allow_graceful=False)
         self.workers.append(self.cluster.add_node(num_cpus=1))
 
+    def actors_at_work(self) -> list[psutil.Process]:
+        """Processes of actors that encode or score, by their pids."""
+        found = []
+        for node in [self.cluster.head_node, *self.workers]:
+            for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children():
+                try:
+                    if any("_EncodeActor" in word or "_ScoreActor" in word for word in process.cmdline()[:1]):
+                        found.append(process)
+                except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                    continue
+        return sorted(found, key=lambda process: process.pid)
+
 
 class Disturbed:
     """A job whose driver is started again whenever it was killed.
@@ -86,7 +98,9 @@ class Disturbed:
             self.driver.wait()
             self.driver = self._start()
         else:
-            while not (actors := actors_at_work()):  # a driver or node that died a moment ago took them along
+            while not (
+                actors := self.nodes.actors_at_work()
+            ):  # a driver or node that died a moment ago took them along
                 if self.driver.poll() is not None:
                     return False
                 time.sleep(0.02)
@@ -106,18 +120,6 @@ class Disturbed:
 
 def shards_in(folder: Path) -> int:
     return sum(1 for _ in (folder / "runs").glob("*/tables/*/*/*.arrow"))
-
-
-def actors_at_work() -> list[psutil.Process]:
-    """Processes of actors that encode or score, by their pids."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any("_EncodeActor" in word or "_ScoreActor" in word for word in process.cmdline()[:1]):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return sorted(found, key=lambda process: process.pid)
 
 
 @pytest.fixture(scope="module")
