@@ -14,6 +14,7 @@ _HEADS = {"views.kind": "views.", "guides.kind": "guides.", "views.guide": "guid
 _SETS = {
     "texts": "its descriptors or prompts changed",
     "classes": "score.classes says others",
+    "asked": "what is asked about its classes changed",
     "score": "its predictions are new",
     "support": "its shots changed",
     "validation": "its validation images changed",
@@ -117,7 +118,10 @@ def _changed_sets(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for name in dict.fromkeys([*old["whole"], *new["whole"]]):
         if name == "encode_text" or not _differs(old, new, "whole", name):
             continue
-        if name == "texts" and (clauses := _why_other_texts(old.get("told", {}), new.get("told", {}))) is not None:
+        if (
+            name in ("texts", "asked")
+            and (clauses := _why_other_texts(old.get("told", {}), new.get("told", {}))) is not None
+        ):
             found += clauses
         elif name.startswith("methods."):
             found.append(f"{name} has new predictions")

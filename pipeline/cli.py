@@ -11,7 +11,7 @@ import sys
 import typer
 
 from pipeline.clean_stop import CleanStop
-from pipeline.commands import demo, explain, export, gc, init, predict, query, results, run, status
+from pipeline.commands import audit, demo, explain, export, gc, init, predict, query, results, run, status
 from pipeline.commands.speaking import say
 from pipeline.job_error import JobError
 from pipeline.store_held import StoreHeld
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Classify images by their field marks: descriptors, guided crops, optimal transport, on Ray.",
 )
-for module in (demo, init, run, status, results, predict, explain, query, export, gc):
+for module in (demo, init, run, status, results, predict, explain, audit, query, export, gc):
     app.command()(getattr(module, module.__name__.rsplit(".", 1)[1]))
 
 

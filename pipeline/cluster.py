@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,14 +22,16 @@ class Cluster:
 
     `address` (default RAY_ADDRESS) is HOST:PORT of a cluster's head, or `auto` for one that runs on this machine;
     without one, or for `local`, Ray is started here. `wait` is for how many minutes a named cluster is waited for that
-    has less than a stage asks for.
+    has less than a stage asks for. `keys` are names of environment variables that stay with this process: what is
+    started here does not inherit them.
     """
 
-    def __init__(self, address: str | None = None, wait: float = 10.0):
+    def __init__(self, address: str | None = None, wait: float = 10.0, keys: Iterable[str] = ()):
         named = address or os.environ.get("RAY_ADDRESS")
         self.address = None if named == "local" else named or None
         self.wait_minutes = wait if self.address else None
         """for how long to wait for more; None for a Ray of this machine alone, which never grows"""
+        self.keys = frozenset(keys)
         self.dashboard: str | None = None
         """where Ray's dashboard is, once it is reached and where there is one"""
         self._ray: ModuleType | None = None
@@ -66,7 +68,8 @@ class Cluster:
                 if self.address:
                     self.dashboard = connect(ray, self.address)
                 else:
-                    _start_here(ray)
+                    with _kept_from_children(self.keys):
+                        _start_here(ray)
         except BaseException:
             self.stop()
             raise
@@ -94,6 +97,16 @@ class Cluster:
         with held_back():
             self._ours.close()
             self._ray = None
+
+
+@contextlib.contextmanager
+def _kept_from_children(names: Iterable[str]) -> Iterator[None]:
+    """While this lasts, processes that are started do not get these environment variables."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _start_here(ray: ModuleType) -> None:

@@ -28,7 +28,25 @@ model: {{name: ViT-B-16, weights: openai}}   # any open_clip name and tag, hf-hu
 #   random: {{kind: random, crops: 9, min_area: 0.10, max_area: 0.75}}
 #   guided: {{kind: guided, guide: dino, crops: 60, min_side: 0.5, max_side: 0.9}}
 
-# methods: [clip, cupl, dnd, abs]    # default: clip, and with descriptors every method but wca
+{methods}"""
+
+OF_NAMES = """\
+# Sets of descriptors: what the methods are told of each class. This one knows the names alone, "a photo of a wren.",
+# and needs neither key nor file. Words for what a class looks like tell more classes apart:
+descriptors:
+  names: {provider: names}
+#  marks: {provider: openai, model: gpt-4o-mini}          # a language model; the key is in OPENAI_API_KEY
+#  marks: {provider: openai, model: NAME, base_url: "http://localhost:8000/v1"}   # any server of that protocol
+#  sentences: {provider: file, path: descriptors.json}    # {class name: [sentence, ...]}, or a table
+# With one of the others in its place take out `methods` below as well.
+"""
+
+FOR_NAMES = """\
+methods: [clip, clip_e, waffle, crops_mean, dnd, abs]    # those that names are enough for; default: all but wca
+"""
+
+FOR_DESCRIPTORS = """\
+# methods: [clip, cupl, dnd, abs]    # default: every method but wca
 """
 
 
@@ -39,9 +57,10 @@ def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None 
     out = folder / "job.yaml"
     if out.exists():
         raise JobError(f"{out} is there already; move it away to have a new one written")
-    for name, path in (("--classes", classes), ("--descriptors", descriptors)):
-        if path is not None and not path.is_file():
-            raise JobError(f"{name}: no file {path}")
+    if classes is not None and not classes.is_file():
+        raise JobError(f"--classes: no file {classes}")
+    if descriptors is not None and not descriptors.exists():  # a LanceDB table is a folder
+        raise JobError(f"--descriptors: no file {descriptors}")
     out.write_text(
         TEMPLATE.format(
             file=out,
@@ -50,6 +69,7 @@ def write_job_file(folder: Path, classes: Path | None, descriptors: Path | None 
             splits=_splits(folder),
             classes="" if classes is None else f"  classes: {_relative(classes, folder)}\n",
             descriptors=_descriptors(descriptors, folder),
+            methods=FOR_NAMES if descriptors is None else FOR_DESCRIPTORS,
         ),
         encoding="utf-8",
     )
@@ -67,11 +87,10 @@ def _splits(folder: Path) -> str:
 
 
 def _descriptors(path: Path | None, folder: Path) -> str:
-    if path is not None:
-        return f"descriptors:\n  sentences: {{provider: file, path: {_relative(path, folder)}}}\n"
     return (
-        "# Descriptors: {class name: [sentence, ...]} in JSON or YAML; every method but clip and clip_e needs them.\n"
-        "# descriptors:\n#   sentences: {provider: file, path: descriptors.json}\n"
+        OF_NAMES
+        if path is None
+        else f"descriptors:\n  sentences: {{provider: file, path: {_relative(path, folder)}}}\n"
     )
 
 

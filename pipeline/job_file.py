@@ -18,6 +18,7 @@ from pipeline.settings import Job
 from pipeline.sweep import Expansion, expand_sweep
 from prompts.descriptor_file import UniqueKeyLoader
 from stages.dataset import AnyDataset, FolderDataset
+from stages.descriptor_settings import DescriptorSettings
 from stages.settings import ModelSettings
 from stages.weights import LOCAL_FOLDER_FILES, is_weights_file
 from storage.filesystems import check_bucket, check_uri, is_object_uri
@@ -180,10 +181,11 @@ def _locate(job: Job, path: Path) -> Job:
         key: guide.model_copy(update={"weights": absolute(guide.weights)}) if getattr(guide, "weights", None) else guide
         for key, guide in job.guides.items()
     }
-    descriptors = {
-        key: descriptor.model_copy(update={"path": absolute(descriptor.path)})
-        for key, descriptor in job.descriptors.items()
-    }
+    descriptors = {name: _locate_descriptors(name, one, absolute) for name, one in job.descriptors.items()}
+    describe = job.describe
+    if describe.cache is not None:
+        cache = _checked_uri("describe.cache", describe.cache) if "://" in describe.cache else absolute(describe.cache)
+        describe = describe.model_copy(update={"cache": cache})
     methods = [
         method.model_copy(update={key: absolute(value) for key, value in method.paths.items()})
         for method in job.methods
@@ -193,7 +195,7 @@ def _locate(job: Job, path: Path) -> Job:
         score = score.model_copy(update={"classes": absolute(score.classes)})
     store = _checked_uri("store", job.store) if "://" in job.store else absolute(job.store or f"runs/{name}")
     update = {"name": name, "store": store, "dataset": dataset, "model": model, "methods": methods, "score": score}
-    return job.model_copy(update=update | {"guides": guides, "descriptors": descriptors})
+    return job.model_copy(update=update | {"guides": guides, "descriptors": descriptors, "describe": describe})
 
 
 def _locate_dataset(dataset: AnyDataset, absolute: Callable[[str], str]) -> AnyDataset:
@@ -213,6 +215,22 @@ def _locate_dataset(dataset: AnyDataset, absolute: Callable[[str], str]) -> AnyD
                     )
             update[key] = absolute(value) if isinstance(value, str) else [absolute(one) for one in value]
     return dataset.model_copy(update=update)
+
+
+def _locate_descriptors(name: str, one: DescriptorSettings, absolute: Callable[[str], str]) -> DescriptorSettings:
+    """Its paths made absolute. Raises JobError for an address where none is read."""
+    update = {}
+    for key, value in one.paths.items():
+        if "://" not in value:
+            update[key] = absolute(value)
+        elif key == "path" and one.table is None and not value.endswith(".lance"):
+            update[key] = _checked_uri(f"descriptors.{name}.path", value)
+        else:
+            raise JobError(
+                f"descriptors.{name}.{key}: {value!r} is an address, and is read from disks only: copy it first, or, "
+                "of a LanceDB table, write what it holds to a .parquet file"
+            )
+    return one.model_copy(update=update)
 
 
 def _checked_uri(key: str, uri: str) -> str:
@@ -248,6 +266,10 @@ def _check_files(job: Job) -> None:
         weights = getattr(guide, "weights", None)
         if weights is not None and not Path(weights).is_file():
             raise JobError(f"guides.{name}.weights: no file {weights}")
+    for name, one in job.descriptors.items():
+        for key, value in one.paths.items():
+            if key != "path" and not Path(value).is_file():  # a plan reads the path itself
+                raise JobError(f"descriptors.{name}.{key}: no file {value}")
     for method in job.methods:
         for key, value in method.paths.items():
             if not Path(value).is_file():

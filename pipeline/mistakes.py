@@ -29,16 +29,26 @@ def explain_mistakes(data: Any, error: ValidationError) -> str:
         elif problem["type"] == "missing":
             told, ending = f"{label}: is missing", ""
         elif problem["type"] == "union_tag_not_found":
-            told, ending = f"{label}: needs a `kind`", ""
+            told, ending = f"{label}: needs a `{_key_of_kinds(problem)}`", ""
         elif problem["type"] == "union_tag_invalid":
-            told, ending = f"{label}.kind: {problem['ctx']['tag']!r} is not allowed. ", "Allowed here: "
-            ending += problem["ctx"]["expected_tags"]
+            tag, allowed = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+            close = difflib.get_close_matches(tag, [each.strip("'") for each in allowed.split(", ")], n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            told, ending = (
+                f"{label}.{_key_of_kinds(problem)}: {tag!r} is not allowed. ",
+                f"{hint}Allowed here: {allowed}",
+            )
         elif problem["type"] == "value_error":
             told, ending = f"{label}: {problem['ctx']['error']}".removeprefix(": "), ""
         else:
             told, ending = f"{label}: {value!r} is not allowed. ", problem["msg"]
         lines.setdefault(told, []).append(ending)  # a value that may be of two types is told once, with both
     return "\n".join(told + "; or ".join(filter(None, endings)) for told, endings in lines.items())
+
+
+def _key_of_kinds(problem: Mapping[str, Any]) -> str:
+    """The key that says which of several groups of settings stands there: `kind` or `provider`."""
+    return problem["ctx"]["discriminator"].strip("'")
 
 
 def _walk(data: Any, location: Sequence[Any]) -> tuple[str, Any]:
@@ -68,7 +78,7 @@ def _allowed_keys(annotation: Any, location: Sequence[Any]) -> list[str]:
     for model in models:
         if step in model.model_fields:
             return _allowed_keys(_with_metadata(model, step), rest)
-        kind = model.model_fields.get("kind")
+        kind = model.model_fields.get("kind") or model.model_fields.get("provider")
         if kind is not None and kind.default == step:
             return _allowed_keys(model, rest)
     return _allowed_keys(annotation, rest)

@@ -15,18 +15,20 @@ import pyarrow as pa
 from pipeline.settings import Job
 from stages.build_caches import BuildCaches
 from stages.describe import Describe
+from stages.descriptor_settings import OpenAIDescriptors
 from stages.encode_images import EncodeImages
 from stages.encode_text import EncodeText
 from stages.evaluate import Evaluate
 from stages.manifest import read_manifest
 from stages.project import Project
 from stages.score import Score
+from stages.similar_classes import SimilarClasses
 from stages.stage import Inputs, NotKnownYet, Stage, Table
 from stages.test_time import AtTestTime
 from stages.tune import Tune
 
-OF_SOME_METHODS = ("build_caches", "tune", "test_time")
-"""Stages that keep no tables, and are not spoken of, in a job without methods of their kind."""
+OF_SOME_JOBS = ("similar_classes", "build_caches", "tune", "test_time")
+"""Stages that keep no tables, and are not spoken of, in a job without methods or prompts that need them."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Plan:
 def stages_of(job: Job) -> list[Stage]:
     """The job's stages, each after all that it reads."""
     stages: list[Stage] = [
-        Describe(job.descriptors),
+        SimilarClasses(job.model, _similar_wanted(job)),
+        Describe(job.descriptors, job.methods, job.describe, job.model.name),
         EncodeText(job.model, job.descriptors, job.methods),
         EncodeImages(
             job.model,
@@ -102,6 +105,13 @@ def stages_of(job: Job) -> list[Stage]:
         Project(job.methods, job.descriptors, job.project, job.name),
     ]
     return _ordered(stages)
+
+
+def _similar_wanted(job: Job) -> bool:
+    """Whether a set that some method reads asks a language model about similar classes."""
+    read = {getattr(method, "descriptors", None) for method in job.methods}
+    sets = [settings for name, settings in job.descriptors.items() if name in read]
+    return any(isinstance(settings, OpenAIDescriptors) and settings.asks_about_similar for settings in sets)
 
 
 def _ordered(stages: Sequence[Stage]) -> list[Stage]:

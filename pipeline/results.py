@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.plan import Plan
 from stages.evaluate import COMPARISONS
+from stages.methods.bases import DescriptorMethod
 from stages.stage import Table
 from stages.statistics import holm
 
@@ -29,6 +30,7 @@ LATEX_SIGNS = str.maketrans(
 def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     """A row a method, in the job's order: accuracies as fractions in 0..1, seconds an image.
 
+    `described_by` is the provider of the descriptors that the method reads, null where it reads none.
     A few-shot method has one a number of shots: `method` is "tip (4)" for four `shots` of the method `name`d tip.
     With several draws (`seeds` of the crops, `draws` of the method's own) accuracies (those of `by_class` too),
     intervals and times are means over them, `sd` is their standard deviation, and `confusions`, which are counts of
@@ -41,8 +43,10 @@ def collect_results(plan: Plan, job: str) -> list[dict[str, Any]]:
     for table in plan.of("evaluate").tables:
         if table.name != COMPARISONS:
             by_method.setdefault(table.plan[0].plan[0].method.title, []).append(table)
+    providers = {name: each.settings.provider for name, each in plan.of("describe").stage.providers.items()}
     rows = [
         {"method": title, "job": job, "name": method.row_name, "shots": method.shot}
+        | {"described_by": providers[method.descriptors] if isinstance(method, DescriptorMethod) else None}
         | _merge([row for table in tables for row in table.keeper.read().to_pylist()])
         for title, tables in by_method.items()
         if all(table.complete for table in tables)

@@ -14,6 +14,10 @@ from pipeline.results import ALPHA
 Rows = Sequence[dict[str, Any]]
 
 NOT_TOLD_APART = f"* not told apart from the best (McNemar's test, Holm-corrected p >= {ALPHA:g})"
+WOULD_ADD = (
+    "words for what classes look like would add to that: a descriptor set with `provider: openai` (a language model) "
+    "or `provider: file`"
+)
 LEFT_OUT = "columns are left out to fit: a wider terminal, --csv and --json have them"
 MOST_ALIGNED = 24
 """Columns of a terminal that names of methods may take so that tables of several jobs line up."""
@@ -46,6 +50,7 @@ def lay_out(console: Console, rows: Rows) -> Iterator[RenderableType]:
         yield from _by_shots(few_shot, jobs)
     if any(row["told_apart"] is False for row in rows):
         yield Text(NOT_TOLD_APART)
+    yield from map(Text, _names_alone(rows, jobs))
     yield from map(Text, _counts(rows, jobs))
 
 
@@ -172,6 +177,15 @@ def _width(console: Console, layout: Layout) -> int:
 
 def _distinct(rows: Rows, name: str) -> list[str]:
     return list(dict.fromkeys(row[name] for row in rows))
+
+
+def _names_alone(rows: Rows, jobs: Sequence[str]) -> list[str]:
+    """What descriptors would add to jobs of which no method has any but sentences of the class names."""
+    said = {job: {row["described_by"] for row in rows if row["job"] == job} - {None} for job in jobs}
+    poor = [job for job in jobs if said[job] == {"names"}]
+    names = _distinct([row for row in rows if row["job"] in poor and row["described_by"] == "names"], "name")
+    of = f"{', '.join(poor)}: " if 0 < len(poor) < len(jobs) else ""
+    return [f"{of}{', '.join(names)} know class names alone; {WOULD_ADD}"] if poor else []
 
 
 def _counts(rows: Rows, jobs: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pipeline.failure import no_space
 from pipeline.forecast import work
 from pipeline.holding import Holding
 from pipeline.job_weights import check_guides, resolve_job_weights
-from pipeline.plan import OF_SOME_METHODS, Plan, StagePlan, make_plan, stages_of
+from pipeline.plan import OF_SOME_JOBS, Plan, StagePlan, make_plan, stages_of
 from pipeline.record import RunRecord, sweep_dead_runs
 from pipeline.registry import Origin, Registry
 from pipeline.settings import Job
@@ -184,8 +184,8 @@ class _JobRun:
         self._note("running")
 
     def _ended(self, result: StageResult) -> None:
-        if result.stage in OF_SOME_METHODS and not self.plan.of(result.stage).tables:
-            return  # the job has no method that it is for
+        if result.stage in OF_SOME_JOBS and not self.plan.of(result.stage).tables:
+            return  # nothing in the job is what it is for
         self.results.append(result)
         self.watcher.stage_ended(result.stage, result)
 

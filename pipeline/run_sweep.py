@@ -66,7 +66,8 @@ def run_variants(
         if selection.force is not None or selection.retry_rejects:
             _drop(plans, selection, watcher)
         selection = replace(selection, force=None, retry_rejects=False)
-    cluster = HeldCluster(address, variants[0].job.resources.wait_minutes)
+    keys = [name for variant in variants for name in variant.job.key_variables]
+    cluster = HeldCluster(address, variants[0].job.resources.wait_minutes, keys)
     results = []
     try:
         for variant in variants:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from stages.dataset import DatasetSettings
+from stages.descriptor_settings import DescribeSettings, DescriptorSettings, OpenAIDescriptors
 from stages.methods import ZERO_SHOT, Method, parse_method
 from stages.methods.few_shot import FewShotMethod
 from stages.settings import (
@@ -15,7 +16,6 @@ from stages.settings import (
     AugMixView,
     CenterGuide,
     ClipGuide,
-    DescriptorSettings,
     DinoGuide,
     DrawnByGuide,
     EncodeResources,
@@ -82,6 +82,8 @@ class Job(Settings):
     """named sets of views; default: what the methods need"""
     descriptors: dict[str, DescriptorSettings] = {}
     """named sets of descriptors"""
+    describe: DescribeSettings = DescribeSettings()
+    """how language models are asked for descriptors"""
     methods: list[Annotated[SerializeAsAny[Method], BeforeValidator(_as_method)]] = []
     """methods, a name or a mapping with `name` and settings; default: clip, and with descriptors all but wca"""
     decode: Literal["reduced", "full"] = "reduced"
@@ -200,7 +202,7 @@ class Job(Settings):
         if not sets:
             raise ValueError(
                 f"methods.{method.row_name}: needs descriptors, and the job has none; for example "
-                "descriptors: {sentences: {provider: file, path: descriptors.json}}"
+                "descriptors: {sentences: {provider: file, path: descriptors.json}}, or {names: {provider: names}}"
             )
         if named is None and len(sets) > 1:
             raise ValueError(
@@ -212,6 +214,11 @@ class Job(Settings):
                 f"there are {', '.join(sets)}"
             )
         return named or sets[0]
+
+    @property
+    def key_variables(self) -> list[str]:
+        """Names of the environment variables that hold keys of the endpoints that the job asks."""
+        return [one.variable_of_key for one in self.descriptors.values() if isinstance(one, OpenAIDescriptors)]
 
     @property
     def seeds(self) -> list[int]:

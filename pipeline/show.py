@@ -24,7 +24,8 @@ from storage.shards import ShardTable
 def status_rows(plan: Plan, why: Why) -> list[dict[str, Any]]:
     """A row a table: stage, table, wanted, present, missing, rejected, why, reasons, unread, bytes, location, path ...
 
-    `why` says in one line why rows are missing, `reasons` are its clauses; `unread` counts images whose rows stay in
+    `why` says in one line why rows are missing, `reasons` are its clauses; `notes` are what else people should know;
+    `unread` counts images whose rows stay in
     the table though they are not in the data set (any more). `location` is where the table lies or will lie, `path` the
     same relative to the store; `modified` is when it was last written, in ISO 8601 and UTC, null before that; `seconds`
     is how long its stage took in the newest run in which it computed something, null before that. Counts are null where
@@ -37,7 +38,7 @@ def status_rows(plan: Plan, why: Why) -> list[dict[str, Any]]:
         if stage.unknown:
             counts = dict.fromkeys(("wanted", "present", "missing", "rejected", "unread"))
             where = dict.fromkeys(("bytes", "location", "path", "modified"))
-            reason = {"why": stage.unknown, "reasons": [stage.unknown], "seconds": seconds.get(name)}
+            reason = {"why": stage.unknown, "reasons": [stage.unknown], "notes": [], "seconds": seconds.get(name)}
             rows.append({"stage": name, "table": None} | counts | where | reason)
         for table in stage.tables:
             location = _location(table)
@@ -52,6 +53,7 @@ def status_rows(plan: Plan, why: Why) -> list[dict[str, Any]]:
                     "unread": why.unread(table),
                     "why": why.words(table),
                     "reasons": why.reasons(table),
+                    "notes": list(table.notes),
                     "bytes": table.keeper.bytes(),
                     "location": location,
                     "path": files.relative(location, store),
@@ -98,7 +100,8 @@ def show_status(console: Console, rows: Sequence[dict[str, Any]], rejects: Seque
         written = "" if row["modified"] is None else tell_moment(row["modified"])
         took = "" if row["seconds"] is None or row["stage"] in told else tell_duration(row["seconds"])
         told.add(row["stage"])
-        notes = "\n".join(filter(None, [row["path"] if row["modified"] else "", row["why"], _unread(row["unread"])]))
+        place = row["path"] if row["modified"] else ""
+        notes = "\n".join(filter(None, [place, row["why"], *row["notes"], _unread(row["unread"])]))
         table.add_row(row["stage"], escape(row["table"] or ""), *counts, size, written, took, escape(notes))
     console.print(table, highlight=False)
     store = next((row["location"].removesuffix(row["path"]) for row in rows if row["location"] is not None), None)

@@ -1,98 +1,77 @@
-"""Descriptor files: `{class name: [text, ...]}` in JSON or YAML, as CLIP-D, CuPL and others publish."""
+"""Descriptor files: `{class name: [text, ...]}` in JSON or YAML, as CLIP-D and CuPL publish theirs, or rows of a table.
+
+What is wrong with one is told with its name and the place in it. Whose descriptors they are: `descriptor_names`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from .phrasing import clean_class_name
+from .descriptor_rows import as_text, delimited_rows, gather, json_rows, kind_of
+from .descriptor_tables import read_arrow, read_parquet, table_rows
 
 _SHAPE = "a descriptor file is {class name: [text, ...]}"
 
 
-class ClassDescriptors(NamedTuple):
-    """The descriptors of the classes asked for, in their order, under their names; and what was left over."""
+def read_descriptor_file(path: str | Path, content: bytes | None = None) -> dict[str, list[str]]:
+    """Class name -> texts, both in the order of the file; `content` stands for the bytes of one that lies elsewhere.
 
-    descriptors: dict[str, list[str]]
-    extra: list[str]
+    .json, .yaml and .yml map names to lists of texts; .jsonl and .ndjson have an object a line, .csv and .tsv a header
+    and a row a descriptor, .parquet, .arrow and .feather a row too: `class`, and one of `descriptor` and `text`, or,
+    for all of a class in one row, of `descriptors` and `texts` with a list. Text is UTF-8. White space around a text
+    is dropped: tokenizers ignore it, and published files are full of it.
 
-
-def read_descriptor_file(path: str | Path) -> dict[str, list[str]]:
-    """Read a descriptor file (.json, .yaml or .yml, UTF-8), keeping the order of classes and of texts.
-
-    White space around a text is dropped: tokenizers ignore it, and published files are full of it.
-
-    Raises ValueError, naming file and class, for a file that is missing or cannot be parsed, that is not a
-    mapping of names to lists of strings, for an empty list, a blank text or name, and for a name that stands
-    there twice.
+    Raises ValueError, naming the file and the class or line, for one that cannot be read or parsed, for another shape,
+    an empty list, a blank text or name, and for a name that stands there twice.
     """
-    content = _parse(Path(path))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: found {_kind(content)} at the top; {_SHAPE}")
-    if not content:
-        raise ValueError(f"{path}: has no classes; {_SHAPE}")
-    return {_class_name(name, path): _texts(name, texts, path) for name, texts in content.items()}
+    read = _READERS.get(Path(path).suffix.lower())
+    if read is None:
+        *most, last = _READERS
+        raise ValueError(f"{path}: a descriptor file ends in {', '.join(most)} or {last}")
+    return read(_bytes(path) if content is None else content, path)
 
 
-def descriptors_for(
-    classes: Sequence[str], descriptors: Mapping[str, Sequence[str]], path: str | Path
-) -> ClassDescriptors:
-    """Pick each class's descriptors by its exact name, where `_` and a space count as the same.
+def read_keyed(path: str | Path, shape: str) -> Any:
+    """What a .json, .yaml or .yml file says, in which no key may stand twice; `shape` says what one should hold.
 
-    `path` is where `descriptors` came from, for messages. Classes of the file that nobody asked for are
-    returned in `extra`, so that the caller can say so.
-
-    Raises ValueError naming the classes without descriptors, with similar names that the file does have, and
-    for two names in the file that differ only by `_` and space.
+    Raises ValueError, naming the file, for one that cannot be read or parsed.
     """
-    by_name: dict[str, str] = {}
-    for name in descriptors:
-        other = by_name.setdefault(clean_class_name(name), name)
-        if other != name:
-            raise ValueError(f"{path}: {other!r} and {name!r} are the same class; keep one of them")
-    missing = [name for name in dict.fromkeys(classes) if clean_class_name(name) not in by_name]
-    if missing:
-        raise ValueError(_missing_message(missing, by_name, path))
-    found = {name: list(descriptors[by_name[clean_class_name(name)]]) for name in classes}
-    wanted = {clean_class_name(name) for name in classes}
-    return ClassDescriptors(found, [name for clean, name in by_name.items() if clean not in wanted])
+    if Path(path).suffix.lower() not in (".json", ".yaml", ".yml"):
+        raise ValueError(f"{path}: should end in .json, .yaml or .yml; {shape}")
+    return _parse(_bytes(path), path, shape)
 
 
-def _missing_message(missing: Sequence[str], by_name: Mapping[str, str], path: str | Path) -> str:
-    shown = []
-    for name in missing[:5]:
-        similar = difflib.get_close_matches(clean_class_name(name), by_name, n=2)
-        hint = f" (similar: {', '.join(repr(by_name[s]) for s in similar)})" if similar else ""
-        shown.append(f"{name!r}{hint}")
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return (
-        f"{path}: no descriptors for {len(missing)} of the classes: {', '.join(shown)}{more}; "
-        "names must agree exactly, except that '_' stands for a space"
-    )
-
-
-def _parse(path: Path) -> Any:
-    if path.suffix.lower() not in (".json", ".yaml", ".yml"):
-        raise ValueError(f"{path}: a descriptor file ends in .json, .yaml or .yml")
+def _bytes(path: str | Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+        return Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _mapping(content: bytes, path: str | Path) -> dict[str, list[str]]:
+    said = _parse(content, path, _SHAPE)
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: found {kind_of(said)} at the top; {_SHAPE}")
+    if not said:
+        raise ValueError(f"{path}: has no classes; {_SHAPE}")
+    return {_class_name(name, path): _texts(name, texts, path) for name, texts in said.items()}
+
+
+def _parse(content: bytes, path: str | Path, shape: str) -> Any:
+    text = as_text(content, path)
     try:
-        if path.suffix.lower() == ".json":
+        if Path(path).suffix.lower() == ".json":
             return json.loads(text, object_pairs_hook=_unique_pairs)
         return yaml.load(text, Loader=UniqueKeyLoader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}; {_SHAPE}") from None
+        raise ValueError(f"{path}: {' '.join(str(error).split())}; {shape}") from None
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,7 +103,7 @@ UniqueKeyLoader.add_implicit_resolver(
 
 def _class_name(name: Any, path: str | Path) -> str:
     if not isinstance(name, str):
-        raise ValueError(f"{path}: class {name!r} is {_kind(name)}; put class names in quotes")
+        raise ValueError(f"{path}: class {name!r} is {kind_of(name)}; put class names in quotes")
     if not name.strip():
         raise ValueError(f"{path}: a class has a blank name; {_SHAPE}")
     return name
@@ -132,17 +111,26 @@ def _class_name(name: Any, path: str | Path) -> str:
 
 def _texts(name: str, texts: Any, path: str | Path) -> list[str]:
     if not isinstance(texts, list):
-        raise ValueError(f"{path}: class {name!r} has {_kind(texts)}; a list of strings is needed")
+        raise ValueError(f"{path}: class {name!r} has {kind_of(texts)}; a list of strings is needed")
     if not texts:
         raise ValueError(f"{path}: class {name!r} has an empty list; at least one text is needed")
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
-            raise ValueError(f"{path}: class {name!r}, text {number} is {_kind(text)}; a string is needed")
+            raise ValueError(f"{path}: class {name!r}, text {number} is {kind_of(text)}; a string is needed")
         if not text.strip():
             raise ValueError(f"{path}: class {name!r}, text {number} is blank; write it or take it out")
     return [text.strip() for text in texts]
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean", type(None): "nothing"}
-    return names.get(type(value), f"{type(value).__name__} {value!r}")
+_READERS: Mapping[str, Callable[[bytes, str | Path], dict[str, list[str]]]] = {
+    ".json": _mapping,
+    ".yaml": _mapping,
+    ".yml": _mapping,
+    ".jsonl": lambda content, path: gather(json_rows(content, path), path),
+    ".ndjson": lambda content, path: gather(json_rows(content, path), path),
+    ".csv": lambda content, path: gather(delimited_rows(content, path, ","), path),
+    ".tsv": lambda content, path: gather(delimited_rows(content, path, "\t"), path),
+    ".parquet": lambda content, path: gather(table_rows(read_parquet(content, path)), path),
+    ".arrow": lambda content, path: gather(table_rows(read_arrow(content, path)), path),
+    ".feather": lambda content, path: gather(table_rows(read_arrow(content, path)), path),
+}

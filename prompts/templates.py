@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 import yaml
 
-from .phrasing import check_template
+from .phrasing import check_template, phrase
 from .words import read_list
 
 
@@ -51,3 +51,13 @@ def read_templates(name: str) -> list[str]:
         return [check_template(template, ("class",)) for template in templates]
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def filled_templates(name: str, classes: Iterable[str]) -> dict[str, list[str]]:
+    """Class -> the sentences that a set of templates, or a file of them, makes of its name, in their order.
+
+    What descriptors of a class are where nothing is known of it but what it is called. Raises ValueError as
+    `read_templates` does.
+    """
+    templates = read_templates(name)
+    return {one: [phrase(template, one) for template in templates] for one in classes}

@@ -1,79 +1,71 @@
-"""describe: class names -> descriptors. One row a class and set; a changed entry is a new row of that class alone."""
+"""describe: class names -> descriptors, by one of several providers; one table a named descriptor set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
-import pyarrow as pa
+from stages.described import STAGE, VERSION, Provider
+from stages.described_by_file import DescribedByFile
+from stages.described_by_llm import AskedSet, DescribedByAsking
+from stages.described_by_names import DescribedByNames
+from stages.descriptor_settings import DescribeSettings, DescriptorSettings, OpenAIDescriptors
+from stages.methods.method import Method
+from stages.stage import Inputs, Run, Stage, Table, without
 
-from prompts.descriptor_file import descriptors_for, read_descriptor_file
-from stages.encode_images import describe_table
-from stages.settings import DescriptorSettings
-from stages.stage import Ingredients, Inputs, Run, Stage, Table
-from storage.fingerprint import digest
-
-SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("class", pa.string(), nullable=False),
-        pa.field("texts", pa.list_(pa.string()), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-    ]
-)
+GIVEN: Mapping[str, type[Provider]] = {"file": DescribedByFile, "names": DescribedByNames}
+"""Providers whose descriptors are there already; `openai` asks for them."""
+UNREAD = "no method reads it, so nothing is described for it"
 
 
 class Describe(Stage):
-    """Keeps one table a named descriptor set. Provider `file`: what the file says of each class."""
+    """Keeps one table a named descriptor set: one row a class, and a changed entry is a new row of that class alone."""
 
-    name: ClassVar[str] = "describe"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str] = STAGE
+    version: ClassVar[int] = VERSION
+    reads: ClassVar[tuple[str, ...]] = ("similar_classes",)
 
-    def __init__(self, sets: Mapping[str, DescriptorSettings]):
-        self.sets = sets
+    def __init__(
+        self,
+        sets: Mapping[str, DescriptorSettings],
+        methods: Sequence[Method],
+        describe: DescribeSettings,
+        tower: str,
+    ):
+        self.providers = {name: _provider(name, settings, describe, tower) for name, settings in sets.items()}
+        self.read = {getattr(method, "descriptors", None) for method in methods}
 
     def tables(self, inputs: Inputs) -> list[Table]:
-        """One table a set; keys carry a digest of the class's entry. ValueError for a bad file or missing class."""
-        tables, names = [], list(dict.fromkeys(inputs.names.values()))
-        for name, settings in self.sets.items():
-            try:
-                entries, _ = descriptors_for(names, read_descriptor_file(settings.path), settings.path)
-            except ValueError as error:
-                raise ValueError(f"descriptors.{name}: {error}") from None
-            ingredients = Ingredients(settings={"provider": settings.provider}, version=self.version)
-            tables.append(
-                Table(
-                    stage=self.name,
-                    name=f"descriptors.{name}",
-                    ingredients=ingredients,
-                    wanted=[_key(class_name, texts) for class_name, texts in entries.items()],
-                    keeper=inputs.shard_table(self.name, ingredients),
-                    plan=(settings.path, entries),
-                )
-            )
-        return tables
+        """One table a set. ValueError for a bad file or a missing class.
+
+        A set that no method reads wants no more than is there: descriptors may cost money, and nobody would see these.
+        """
+        tables = {name: provider.table(inputs) for name, provider in self.providers.items()}
+        return [table if name in self.read else _as_it_is(table) for name, table in tables.items()]
+
+    def sets_to_ask(self, inputs: Inputs) -> list[AskedSet]:
+        """What the sets that are read ask of language models, while it is not known which classes are similar."""
+        providers = [each for name, each in self.providers.items() if name in self.read]
+        return [each.asked(inputs, {}) for each in providers if isinstance(each, DescribedByAsking)]
 
     def compute(self, tables: Sequence[Table], inputs: Inputs, run: Run) -> None:
-        """Write the missing classes of each set."""
+        """Write the missing classes of each set, by its provider, and tell what people should know of it."""
         for table in tables:
-            path, entries = table.plan
-            missing = set(table.missing.to_pylist())
-            rows = [
-                {"key": key, "class": class_name, "texts": list(texts), "source": f"file {path}"}
-                for class_name, texts in entries.items()
-                if (key := _key(class_name, texts)) in missing
-            ]
-            table.keeper.create(describe_table(table))
-            table.keeper.append(pa.Table.from_pylist(rows, schema=SCHEMA), run.id)
-            run.advance(len(rows), 0)
+            if table.complete:
+                continue
+            for note in table.notes:
+                run.tell(f"{table.name}: {note}")
+            self.providers[table.name.removeprefix("descriptors.")].compute(table, inputs, run)
 
 
-def read_descriptors(table: Table) -> dict[str, list[str]]:
-    """Spoken class name -> descriptors, from a complete table, in the order of its wanted keys."""
-    rows = table.keeper.read(keys=table.wanted, columns=["class", "texts"])
-    return dict(zip(rows["class"].to_pylist(), rows["texts"].to_pylist(), strict=True))
+def _provider(name: str, settings: DescriptorSettings, describe: DescribeSettings, tower: str) -> Provider:
+    if isinstance(settings, OpenAIDescriptors):
+        return DescribedByAsking(name, settings, describe, tower)
+    return GIVEN[settings.provider](name, settings)
 
 
-def _key(class_name: str, texts: Sequence[str]) -> str:
-    return f"{class_name}@{digest(list(texts))}"
+def _as_it_is(table: Table) -> Table:
+    """The table with no more keys wanted than it holds, and a word why."""
+    there = without(table.wanted, frozenset(table.missing.to_pylist()))
+    return replace(table, wanted=there, notes=(*table.notes, UNREAD))

@@ -8,10 +8,11 @@ from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from stages.describe import read_descriptors
+from stages.described import read_descriptors
+from stages.descriptor_settings import DescriptorSettings
 from stages.encode_images import describe_table, told_of_model
 from stages.methods.method import Method
-from stages.settings import DescriptorSettings, ModelSettings
+from stages.settings import ModelSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table
 from stages.weights import model_weights_id
 

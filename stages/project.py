@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.describe import read_descriptors
+from stages.described import read_descriptors
+from stages.descriptor_settings import DescriptorSettings
 from stages.methods.bases import DescriptorMethod
 from stages.methods.method import Method
 from stages.projected.cache import ProjectedCache, digest_caches
@@ -22,7 +23,7 @@ from stages.projected.crops import ProjectedCrops
 from stages.projected.descriptors import ProjectedDescriptors
 from stages.projected.images import ProjectedImages
 from stages.projected.projected import Projected, Sources
-from stages.settings import DescriptorSettings, ProjectSettings
+from stages.settings import ProjectSettings
 from stages.stage import Ingredients, Inputs, Run, Stage, Table, without
 from storage.column_digest import digest_columns
 from storage.files import folder_bytes, remove_folder

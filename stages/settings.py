@@ -243,19 +243,6 @@ ViewSettings = Annotated[
 ]
 
 
-class FileDescriptors(Settings):
-    """Descriptors from a file `{class name: [text, ...]}` in JSON or YAML, the shape that CLIP-D and CuPL publish."""
-
-    provider: Literal["file"] = "file"
-    path: str
-    """the descriptor file"""
-    form: Literal["sentences", "attributes"] = "sentences"
-    """sentences are encoded as they stand; attributes ("a red beak") are put into a method's template"""
-
-
-DescriptorSettings = FileDescriptors
-
-
 class ActorRange(Settings):
     """A number of actors that follows the cluster."""
 

@@ -70,6 +70,8 @@ class Table:
     """what `compute` needs to know of this table besides its missing keys"""
     told: Mapping[str, Any] = field(default_factory=dict)
     """names behind its ingredients, for people who ask why it is another table now; decides nothing"""
+    notes: tuple[str, ...] = ()
+    """what people should know of it besides; decides nothing"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wanted", key_column(self.wanted))

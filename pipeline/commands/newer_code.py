@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.commands.speaking import people, say
+from pipeline.commands.speaking import agrees, say
 from pipeline.commands.status import forecast_jobs, rows_to_compute
 
 if TYPE_CHECKING:
@@ -50,9 +49,4 @@ def agrees_to_newer_code(jobs: Sequence[Prepared], selection: Selection, yes: bo
     for row in {row["location"]: row for of_job in rows for row in of_job}.values():
         say(f"  {row['stage']}/{row['table']}: {row['why']}")
     say(f"  about {tell_duration(seconds)}" if seconds is not None else "  how long that takes is not known")
-    if yes or not (sys.stdin.isatty() and people.is_terminal):
-        return True
-    try:
-        return people.input("compute them anew? [y/N] ", markup=False).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+    return yes or agrees("compute them anew?")

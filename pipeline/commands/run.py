@@ -35,7 +35,10 @@ def run(
     sets: Sets = None,
     address: Annotated[str | None, typer.Option(help="a Ray cluster; default RAY_ADDRESS, else a local one")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="wait for another run that holds the store's tables")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask before newer code makes large tables anew")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="do not ask before newer code makes large tables anew, or many tokens are spent"),
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="show what would run and take, start nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +49,7 @@ def run(
     """
     from pipeline.commands import status
     from pipeline.commands.newer_code import agrees_to_newer_code
+    from pipeline.commands.spending import agrees_to_spend
     from pipeline.prepared import choose_variant, prepare_jobs
     from pipeline.run import Selection
     from pipeline.run_sweep import for_its_table
@@ -65,7 +69,7 @@ def run(
     if dry_run:
         status.dry_run(jobs, selection, as_json)
         return
-    if not agrees_to_newer_code(jobs, selection, yes):
+    if not agrees_to_newer_code(jobs, selection, yes) or not agrees_to_spend(jobs, selection, yes):
         raise failed("nothing was computed")
     done = _compute(jobs, address, selection)
     if as_json:

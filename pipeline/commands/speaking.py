@@ -27,6 +27,16 @@ def wrong(message: str) -> JobError:
     return JobError(message)
 
 
+def agrees(question: str) -> bool:
+    """What a person at a terminal answers, no unless it is yes; where there is nobody to ask, yes."""
+    if not (sys.stdin.isatty() and people.is_terminal):
+        return True
+    try:
+        return people.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def say(message: str, style: str | None = None) -> None:
     """A line for a person, as it stands."""
     people.print(message, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -35,7 +35,8 @@ def status(job: JobFile, sets: Sets = None, as_json: AsJson = False) -> None:
 
 
 def dry_run(jobs: Sequence[Prepared], selection: Selection, as_json: bool) -> None:
-    """What is missing in the chosen stages, forced rows counted as such, and what it would take to compute it."""
+    """What is missing in the chosen stages, forced rows counted as such, and what it would take, tokens included."""
+    from pipeline.asking import questions_left, tell_asking
     from pipeline.forecast import together
     from pipeline.show import show_forecast
     from pipeline.why import Why
@@ -43,13 +44,19 @@ def dry_run(jobs: Sequence[Prepared], selection: Selection, as_json: bool) -> No
     why = Why(jobs[0].job.store)
     rows = rows_to_compute(jobs, selection, why)
     forecasts = forecast_jobs(jobs, rows, why)
+    left = questions_left(jobs, selection)
     if as_json:
-        pairs = zip(_documents(jobs, rows), forecasts, strict=True)
-        print_json(by_variant(jobs, [found | {"forecast": [asdict(each) for each in some]} for found, some in pairs]))
+        documents = [
+            found | {"forecast": [asdict(each) for each in some], "asking": [asdict(each) for each in asking]}
+            for found, some, asking in zip(_documents(jobs, rows), forecasts, left, strict=True)
+        ]
+        print_json(by_variant(jobs, documents))
         return
     _show_tables(jobs, rows)
     console().print()
     show_forecast(console(), together(each for some in forecasts for each in some))
+    for asking in (each for some in left for each in some):
+        console().print(f"would ask {tell_asking(asking)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def rows_to_compute(jobs: Sequence[Prepared], selection: Selection, why: Any) -> list[list[dict[str, Any]]]:

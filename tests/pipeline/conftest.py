@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 
@@ -32,3 +33,17 @@ def fieldmark(monkeypatch, capsys):
         return Said(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """`terminal(answer)`: standard input and error are a terminal on which a person types this."""
+    from pipeline.commands.speaking import people
+
+    def attach(answer: str) -> None:
+        typed = io.StringIO(answer)
+        typed.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", typed)
+        monkeypatch.setattr(people, "_force_terminal", True)
+
+    return attach

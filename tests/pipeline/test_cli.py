@@ -14,6 +14,7 @@ import pytest
 from pipeline.job_file import load_job
 from pipeline.plan import make_plan
 from pipeline.store_held import StoreHeld
+from stages.descriptor_settings import NamesDescriptors
 
 HEAVY = [
     "jinja2",
@@ -138,6 +139,7 @@ def test_status_as_json_tells_every_stage_and_writes_nothing_else_there(fieldmar
         "unread": 0,
         "why": "not made yet",
         "reasons": ["not made yet"],
+        "notes": [],
         "bytes": 0,
         "location": "",
         "path": "",
@@ -330,6 +332,52 @@ def test_init_takes_class_names_and_descriptors_for_a_flat_folder_whatever_the_f
     job = load_job(folder / "job.yaml")
     assert make_plan(job).inputs.classes == ("wren", "blue jay")
     assert (job.dataset.classes, job.descriptors["sentences"].path) == (str(classes), str(descriptors))
+
+
+def test_init_without_descriptors_knows_class_names_alone_and_shows_what_to_put_in_their_place(
+    fieldmark, write_photos, tmp_path
+):
+    folder = write_photos(tmp_path / "photos", ["wren/1.png", "jay/1.png"])
+    assert fieldmark("init", folder).status == 0
+    job = load_job(folder / "job.yaml")
+    assert [method.name for method in job.methods] == ["clip", "clip_e", "waffle", "crops_mean", "dnd", "abs"]
+    assert {each.name for each in job.methods if getattr(each, "descriptors", None)} >= {"crops_mean", "dnd", "abs"}
+    assert isinstance(job.descriptors["names"], NamesDescriptors)
+    lines = (folder / "job.yaml").read_text().splitlines()
+    shown = [line for line in lines if line.startswith(("#  marks:", "#  sentences:"))]
+    for line in shown:  # each in its place, as the comment says
+        kept = [each for each in lines if not each.startswith(("  names:", "methods:"))]
+        other = [line.removeprefix("#") if each == line else each for each in kept]
+        (folder / "other.yaml").write_text("\n".join(other))
+        (found,) = load_job(folder / "other.yaml").descriptors.values()
+        assert found.provider == ("file" if "sentences" in line else "openai")
+    assert len(shown) == 3
+
+
+def test_the_file_that_init_writes_has_something_to_say_of_every_class_to_every_method(
+    fieldmark, write_photos, stub_model, tmp_path
+):
+    folder = write_photos(tmp_path / "photos", ["wren/1.png", "jay/1.png"])
+    assert fieldmark("init", folder).status == 0
+    sets = [f"model={{name: 'local-dir:{stub_model}'}}", "views={guided: {kind: guided, guide: clip}}"]
+    options = [word for each in sets for word in ("--set", each)]
+    assert fieldmark("run", folder / "job.yaml", "--only", "describe", *options).status == 0
+    spoken = make_plan(load_job(folder / "job.yaml", sets)).of("encode_text").tables[0].plan.prompts
+    assert {method.name for method, _ in spoken} == {"clip", "clip_e", "waffle", "crops_mean", "dnd", "abs"}
+    said = {method.name: texts for method, texts in spoken}
+    assert said["abs"] == said["crops_mean"]
+    assert said["dnd"]["wren"] == said["abs"]["wren"][:9]
+    assert said["abs"]["wren"][0] == "a photo of a wren."
+
+
+def test_init_takes_a_lance_table_of_descriptors_and_tells_one_that_is_missing(fieldmark, write_photos, tmp_path):
+    folder = write_photos(tmp_path / "photos", ["wren/1.png"])
+    said = fieldmark("init", folder, "--descriptors", tmp_path / "marks.lance")
+    assert said.status == 2
+    assert "--descriptors: no file" in said.err
+    (tmp_path / "marks.lance").mkdir()
+    assert fieldmark("init", folder, "--descriptors", tmp_path / "marks.lance").status == 0
+    assert load_job(folder / "job.yaml").descriptors["sentences"].path == str(tmp_path / "marks.lance")
 
 
 def test_init_names_the_job_after_its_folder_so_that_two_of_them_stand_apart(fieldmark, write_photos, tmp_path):

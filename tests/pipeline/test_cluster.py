@@ -164,6 +164,25 @@ def test_ctrl_c_while_ray_starts_leaves_no_process(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_keys_stay_with_the_process_that_has_them(tmp_path):
+    code = (
+        "import os\n"
+        "from pipeline.cluster import Cluster\n"
+        "cluster = Cluster(keys=['MY_KEY'])\n"
+        "ray = cluster.ray()\n"
+        "look = ray.remote(lambda: ('MY_KEY' in os.environ, os.environ['OTHER']))\n"
+        "found = ray.get(look.remote()), os.environ['MY_KEY']\n"
+        "cluster.stop()\n"
+        "print(found)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"MY_KEY": "secret", "OTHER": "seen"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout.splitlines()[-1:] == ["((False, 'seen'), 'secret')"], done.stdout + done.stderr
+
+
 def node(identity: str, cpus: float = 1.0) -> dict:
     return {"NodeID": identity, "Alive": True, "Resources": {"CPU": cpus}, "NodeManagerAddress": "10.0.0.1"}
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.forecast import Forecast, forecast, together, work
 from pipeline.job_file import load_job
-from pipeline.plan import OF_SOME_METHODS, make_plan
+from pipeline.plan import OF_SOME_JOBS, make_plan
 from pipeline.show import status_rows
 from pipeline.why import Why
 from stages.encode_images import describe_table
@@ -43,7 +43,7 @@ def describe(job) -> None:
 def test_without_a_run_there_are_rows_and_forward_passes_and_no_time(small_job):
     found = foretold(load_job(small_job()))
     stages = [stage.stage.name for stage in make_plan(load_job(small_job())).stages]
-    assert list(found) == [name for name in stages if name not in OF_SOME_METHODS]
+    assert list(found) == [name for name in stages if name not in OF_SOME_JOBS]
     encode = found["encode_images"]
     assert (encode.rows, encode.forward_passes, encode.seconds) == (18, PASSES, None)
     assert encode.basis == "no run of this store to go by"
@@ -59,7 +59,7 @@ def test_work_is_what_decides_a_stages_time(small_job):
     texts = len(plan.of("encode_text").tables[0].wanted)
     assert done == {
         "describe": 0, "encode_images": PASSES, "encode_text": texts, "score": 6 * 2, "evaluate": 3, "project": 0,
-    } | dict.fromkeys(OF_SOME_METHODS, 0)  # fmt: skip
+    } | dict.fromkeys(OF_SOME_JOBS, 0)  # fmt: skip
 
 
 def test_only_what_is_missing_counts(small_job):
@@ -271,20 +271,3 @@ def test_newer_code_that_costs_seconds_or_other_stages_is_no_question(newer_code
     assert NEWER not in fieldmark("run", path, "--only", "describe").err
     assert NEWER not in fieldmark("run", newer_code(2.0)).err
     assert computed == ["job", "job"]
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """`terminal(answer)`: standard input and error are a terminal on which a person types this."""
-    import io
-    import sys
-
-    from pipeline.commands import newer_code
-
-    def attach(answer: str) -> None:
-        typed = io.StringIO(answer)
-        typed.isatty = lambda: True
-        monkeypatch.setattr(sys, "stdin", typed)
-        monkeypatch.setattr(newer_code.people, "_force_terminal", True)
-
-    return attach

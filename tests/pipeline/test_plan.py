@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.job_file import load_job
-from pipeline.plan import OF_SOME_METHODS, make_plan, stages_of
+from pipeline.plan import OF_SOME_JOBS, make_plan, stages_of
 from stages.stage import Run
 
 ALWAYS = ("describe", "encode_text", "encode_images", "score", "evaluate", "project")
@@ -45,7 +45,7 @@ def table_of(job, stage: str, name: str):
 
 def test_every_stage_comes_after_all_that_it_reads(small_job):
     order = [stage.name for stage in stages_of(load_job(small_job()))]
-    assert sorted(order) == sorted([*ALWAYS, *OF_SOME_METHODS])
+    assert sorted(order) == sorted([*ALWAYS, *OF_SOME_JOBS])
     for stage in stages_of(load_job(small_job())):
         assert all(order.index(read) < order.index(stage.name) for read in stage.reads)
 

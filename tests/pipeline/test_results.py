@@ -91,6 +91,22 @@ def test_seeds_are_averaged_with_their_standard_deviation_and_other_methods_have
     assert dnd["confidence"] == clip["confidence"] == 0.9
 
 
+def test_results_say_which_provider_described_the_classes_to_a_method(described):
+    job = described(
+        descriptors={"marks": {"path": "marks.json"}, "names": {"provider": "names"}},
+        methods=["clip", {"name": "cupl", "descriptors": "marks"}, {"name": "clip_d", "descriptors": "names"}],
+    )
+    for table in tables_of(job).values():
+        if table.name != COMPARISONS:
+            evaluated(table, 0.5, 0)
+    rows = collect_results(make_plan(job), "birds")
+    assert [(row["method"], row["described_by"]) for row in rows] == [
+        ("clip", None),
+        ("cupl", "file"),
+        ("clip_d", "names"),
+    ]
+
+
 def test_a_method_that_is_not_evaluated_yet_is_left_out(job):
     assert collect_results(make_plan(job), "birds") == []
     assert collect_comparisons(make_plan(job), "birds") == []

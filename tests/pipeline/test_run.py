@@ -20,7 +20,7 @@ from rich.console import Console
 from pipeline.cluster import Cluster
 from pipeline.failure import explain_failure, no_space
 from pipeline.job_file import load_job
-from pipeline.plan import OF_SOME_METHODS, make_plan
+from pipeline.plan import OF_SOME_JOBS, make_plan
 from pipeline.run import Selection, run_job
 from pipeline.store_held import StoreHeld
 from pipeline.watch import LogWatcher
@@ -73,7 +73,7 @@ def test_a_finished_job_run_again_computes_nothing_starts_no_ray_and_notes_no_ne
     before = read_records(job.store)
     results = run_job(job, quiet(), cluster)
     assert [(result.stage, result.computed) for result in results] == [
-        (stage.stage.name, 0) for stage in make_plan(job).stages if stage.stage.name not in OF_SOME_METHODS
+        (stage.stage.name, 0) for stage in make_plan(job).stages if stage.stage.name not in OF_SOME_JOBS
     ]
     assert not cluster.started
     assert read_records(job.store) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -57,7 +58,7 @@ def result(method: str, job: str, accuracy: float = 0.715, **more) -> dict:
         "calibration_error": 0.123, "seconds_per_image": 0.0123, "seeds": [0], "draws": [], "images": 1200,
         "classes": 32, "confidence": 0.95, "best": False, "told_apart": True,
     }  # fmt: skip
-    named = {"method": method, "job": job, "name": method, "shots": None}
+    named = {"method": method, "job": job, "name": method, "shots": None, "described_by": None}
     return named | {"accuracy": accuracy} | row | more
 
 
@@ -90,6 +91,16 @@ def test_methods_that_are_not_told_from_the_best_are_marked_and_the_mark_is_expl
     ]
     assert "\n* not told apart from the best" in text
     assert "*" not in printed(show_results, [best, result("clip", "a")])
+
+
+def test_a_job_that_knows_class_names_alone_is_told_what_descriptors_would_add(printed):
+    rows = [result("clip", "a"), result("dnd", "a", described_by="names"), result("abs", "a", described_by="names")]
+    said = "dnd, abs know class names alone; words for what classes look like would add to that"
+    text = " ".join(printed(show_results, rows).split())
+    assert f"{said}: a descriptor set with `provider: openai` (a language model) or `provider: file`" in text
+    described = [result("dnd", "b", described_by="file"), result("abs", "b", described_by="names")]
+    assert "know class names" not in printed(show_results, described)
+    assert f"a: {said}" in " ".join(printed(show_results, rows + described).split())
 
 
 def few_shot(name: str, shots: int, accuracy: float, job: str = "a", **more) -> dict:
@@ -223,6 +234,21 @@ def test_status_says_where_a_table_lies_and_when_it_was_last_written(small_job):
     shard = Path(table.keeper.folder) / table.keeper.append(pa.table({"key": table.wanted}), "run")
     os.utime(shard, (1_700_000_000, 1_700_000_000))
     assert status_of(job, "views.random")["modified"] == "2023-11-14T22:13:20+00:00"
+
+
+def test_status_says_which_sets_no_method_reads_and_which_classes_of_a_file_no_image_has(small_job, tmp_path, printed):
+    birds = ["blue jay", "red robin", "wren", "owl"]
+    sets = {"marks": {"path": "more.json"}, "names": {"provider": "names"}}
+    loaded = load_job(small_job(descriptors=sets, methods=[{"name": "cupl", "descriptors": "marks"}]))
+    (tmp_path / "more.json").write_text(json.dumps({bird: ["small"] for bird in birds}))
+    rows = status_rows(make_plan(loaded), Why(loaded.store))
+    marks, names, *others = rows
+    assert marks["notes"] == [f"{tmp_path / 'more.json'} also describes 1 class that the data set does not have: 'owl'"]
+    assert (names["missing"], names["notes"]) == (0, ["no method reads it, so nothing is described for it"])
+    assert not any(row["notes"] for row in others)
+    text = " ".join(printed(show_status, rows, []).split())
+    assert "'owl'" in text
+    assert "no method reads it" in text
 
 
 def test_status_says_how_long_a_stage_took_when_it_last_computed_something(small_job):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prompts.descriptor_file import descriptors_for, read_descriptor_file
+from prompts.descriptor_file import read_descriptor_file
 
 
 @pytest.fixture
@@ -71,30 +71,7 @@ def test_a_wrong_yaml_file_is_refused_too(write, text, message):
 def test_a_file_that_is_missing_of_another_kind_or_not_text_is_refused(write, tmp_path):
     with pytest.raises(ValueError, match=r"gone\.json: cannot be read: No such file"):
         read_descriptor_file(tmp_path / "gone.json")
-    with pytest.raises(ValueError, match=r"ends in \.json, \.yaml or \.yml"):
+    with pytest.raises(ValueError, match=r"ends in \.json, \.yaml, .* or \.feather"):
         read_descriptor_file(write("{}", "marks.txt"))
     with pytest.raises(ValueError, match="not UTF-8"):
         read_descriptor_file(write(b'{"wren": ["\xff"]}'))
-
-
-def test_classes_find_their_descriptors_whether_written_with_underscores_or_spaces():
-    marks = {"blue_jay": ["a crest"], "house wren": ["brown"], "heron": ["tall"]}
-    chosen = descriptors_for(["house_wren", "blue jay"], marks, "marks.json")
-    assert chosen.descriptors == {"house_wren": ["brown"], "blue jay": ["a crest"]}
-    assert list(chosen.descriptors) == ["house_wren", "blue jay"]
-    assert chosen.extra == ["heron"]
-
-
-def test_classes_without_descriptors_are_named_with_similar_names_of_the_file():
-    with pytest.raises(ValueError, match=r"marks\.json: no descriptors for 2 .*'blue jey' \(similar: 'blue_jay'\)"):
-        descriptors_for(["blue jey", "wren", "zzz"], {"blue_jay": ["a"], "wren": ["b"]}, "marks.json")
-
-
-def test_a_long_list_of_missing_classes_is_cut_short():
-    with pytest.raises(ValueError, match=r"no descriptors for 9 of the classes: .* and 4 more"):
-        descriptors_for([f"class {n}" for n in range(9)], {"wren": ["b"]}, "marks.json")
-
-
-def test_two_names_that_differ_only_by_underscore_are_refused():
-    with pytest.raises(ValueError, match="'blue_jay' and 'blue jay' are the same class"):
-        descriptors_for(["blue jay"], {"blue_jay": ["a"], "blue jay": ["b"]}, "marks.json")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from prompts.phrasing import check_template, phrase
-from prompts.templates import check_templates, is_path, read_templates, shipped_templates
+from prompts.templates import check_templates, filled_templates, is_path, read_templates, shipped_templates
 
 ONE_EACH = ["cub", "pets", "food", "flowers", "aircraft", "cars", "caltech", "sun", "ucf"]
 SETS = ["general", "imagenet", "imagenet_7", *ONE_EACH, "dtd", "places", "eurosat"]
@@ -106,3 +106,12 @@ def test_a_file_is_told_from_a_set_by_its_ending_or_folder():
     assert not any(is_path(name) for name in SETS)
     assert all(is_path(name) for name in ("mine.txt", "./mine", "folder/mine", "folder\\mine"))
     assert check_templates("mine.txt") == "mine.txt"
+
+
+def test_templates_around_a_name_are_what_is_said_of_a_class_where_nothing_else_is_known(tmp_path):
+    (tmp_path / "mine.txt").write_text("a drawing of a {}.\n{class}, seen from afar\n")
+    assert filled_templates(str(tmp_path / "mine.txt"), ["blue_jay", "wren"]) == {
+        "blue_jay": ["a drawing of a blue jay.", "blue jay, seen from afar"],
+        "wren": ["a drawing of a wren.", "wren, seen from afar"],
+    }
+    assert filled_templates("cub", ["wren"]) == {"wren": ["a photo of a wren, a type of bird."]}
