@@ -10,11 +10,9 @@ from typing import Any
 from prompts.chat import Question, Unsupported, ask
 from prompts.prompt_file import Prompt
 from stages.descriptor_settings import DescribeSettings, OpenAIDescriptors
-from stages.interview import Asking, Interview, Mode
+from stages.interview import MODES, Asking, Interview, Mode
 from stages.interviews import endpoint_of
 from storage.completions import CompletionStore, completion_key
-
-MODES: tuple[Mode, ...] = ("schema", "json", "text")
 
 
 def known_mode(settings: OpenAIDescriptors, store: CompletionStore) -> Mode | None:

@@ -17,6 +17,8 @@ from prompts.prompt_file import Prompt, conversations
 from stages.descriptor_settings import OpenAIDescriptors
 
 Mode = Literal["schema", "json", "text"]
+MODES: tuple[Mode, ...] = ("schema", "json", "text")
+"""The forms in which an answer can be asked for, the strictest first."""
 SPARE = 4 / 3
 """Descriptors asked for, over those wanted: clean-up drops some."""
 
@@ -125,6 +127,11 @@ class Interview:
         made = {slot: self._made(slot) for slot in self._slots}
         slot = min(self._slots, key=lambda each: made[each])
         return [Turn(*slot, made[slot])] if made[slot] < self.asking.settings.attempts else []
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was answered."""
+        return bool(self._answers)
 
     @property
     def is_enough(self) -> bool:

@@ -5,12 +5,13 @@ This runs in the driver, not in Ray: the work is to wait for a server, and the k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from prompts.chat import Endpoint, Question, Totals, ask
 from stages.descriptor_settings import DescribeSettings, OpenAIDescriptors
-from stages.interview import Asking, Interview, Turn
+from stages.interview import MODES, Asking, Interview, Mode, Turn
 from storage.completions import CompletionStore, completion_key
 
 FIRST_ANSWERS = 10
@@ -35,9 +36,9 @@ class Interviews:
     def __init__(
         self, asking: Asking, names: Sequence[str], similar: Mapping[str, Sequence[str]], store: CompletionStore
     ):
-        self.asking, self.store = asking, store
+        self.asking, self.similar, self.store = asking, similar, store
         self.endpoint = endpoint_of(asking.settings)
-        self.by_class = {name: Interview(name, asking, similar.get(name, ())) for name in names}
+        self.by_class = self._begun(names, asking.mode)
         self.stored = self.spent = self.answer_tokens = 0
         """answers that were there already, the tokens that they took with their questions, and without"""
         self._asked: dict[str, list[_Waiting]] = {}
@@ -45,16 +46,35 @@ class Interviews:
         self._read = self._unread = 0
 
     def recall(self) -> None:
-        """Take in every stored answer that belongs here, those asked again as well."""
-        open_ones = list(self.by_class.values())
+        """Take in every stored answer that belongs here, those asked again as well.
+
+        A class that was asked in another form before, and has all its answers, is asked no more.
+        """
+        self._recall(self.by_class.values())
+        for mode in MODES:
+            unanswered = [name for name, one in self.by_class.items() if not one.begun]
+            if mode != self.asking.mode and unanswered:
+                others = self._begun(unanswered, mode)
+                self._recall(others.values())
+                self.by_class |= {name: one for name, one in others.items() if not one.lacking()}
+
+    def _begun(self, names: Iterable[str], mode: Mode) -> dict[str, Interview]:
+        asking = replace(self.asking, mode=mode)
+        return {name: Interview(name, asking, self.similar.get(name, ())) for name in names}
+
+    def _recall(self, interviews: Iterable[Interview]) -> None:
+        open_ones = list(interviews)
         while open_ones:
-            waiting = {self.key(one, turn): (one, turn) for one in open_ones for turn in one.lacking()}
-            found = self.store.get_many(list(waiting))
+            waiting: dict[str, list[_Waiting]] = {}
+            for one in open_ones:
+                for turn in one.lacking():
+                    waiting.setdefault(self.key(one, turn), []).append(_Waiting(one, turn))
             touched: dict[int, Interview] = {}
-            for key, completion in found.items():
-                interview, turn = waiting[key]
-                self._read += interview.note(turn, completion)
-                touched[id(interview)] = interview
+            for key, completion in self.store.get_many(waiting).items():
+                for interview, turn in waiting[key]:
+                    could_be_read = interview.note(turn, completion)
+                    touched[id(interview)] = interview
+                self._read, self._unread = self._read + could_be_read, self._unread + (not could_be_read)
                 self._known.append(key)
                 self.stored += 1
                 self.spent += tokens_of(completion)

@@ -188,8 +188,17 @@ def test_what_goes_wrong_once_is_asked_again_and_costs_nobody_else(asked, behavi
 def test_a_form_that_the_server_takes_no_more_is_found_out_anew(asked):
     asked.run()
     asked.server.misbehave(chat_server.no_structured_output())
+    before = asked.run()
+    count = asked.questions
     found = asked.run((*CLASSES, "jackdaw"))
     assert len(found["jackdaw"]) == 4
+    assert [asked.server.asked[number].last.partition("\n")[0] for number in range(count, asked.questions)] == (
+        ["Name: jackdaw"] * (asked.questions - count)
+    ), "the others have their answers, in the form of before"
+    assert {name: found[name] for name in CLASSES} == before
+    count = asked.questions
+    asked.run((*CLASSES, "jackdaw"), fallback="names")
+    assert asked.questions == count
     with pytest.raises(RuntimeError, match=r"descriptors\.marks: .*Set `answers: auto`"):
         asked.run((*CLASSES, "jackdaw", "magpie"), answers="schema")
 
