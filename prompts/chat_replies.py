@@ -79,7 +79,7 @@ def read_failure(
     error = body if isinstance(body, dict) else {}
     message = scrub(error.get("message") or whole)
     codes = {str(error.get("code")), str(error.get("type"))}
-    told = f"{endpoint.address} answered {status}: {message}"
+    told = f"{endpoint.address} answered {status}: {message}".rstrip(".")
     if status == 402 or codes.intersection(_NO_MONEY):
         return Refused(f"{told}. The quota of {endpoint.key_name} is used up: add credit, or use another key.")
     wish = wished_wait(headers)
