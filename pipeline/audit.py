@@ -116,9 +116,13 @@ def _measure(chosen: Prepared, choice: Choice, described: Described, kept: ndarr
 
 
 def _filtered(choice: Choice, told: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The whole set without what is dropped: classes and descriptors that were not judged stay."""
-    gone = {one["class"]: {place for place, each in enumerate(one["descriptors"]) if each["dropped"]} for one in told}
-    return {
-        name: [text for place, text in enumerate(texts) if place not in gone.get(name, ())]
-        for name, texts in choice.whole_set.items()
-    }
+    """The whole set without what is dropped: classes that were not judged stay.
+
+    Of a class that loses a descriptor those that the method does not read go as well: they would come up in its place,
+    and nobody judged them.
+    """
+    left = dict(choice.whole_set)
+    for one in told:
+        if any(each["dropped"] for each in one["descriptors"]):
+            left[one["class"]] = [each["text"] for each in one["descriptors"] if not each["dropped"]]
+    return left

@@ -59,6 +59,8 @@ def choose_audit(
     (encoded,) = plan.of("encode_text").tables
     classes = classes_to_predict(job.score.classes, plan.inputs)
     set_name, chosen, texts, whole_set = _choose_texts(job, plan, encoded, classes, descriptors, method)
+    if unknown := plan.of("encode_images").unknown:
+        raise NotComputed(f"the images have no features yet ({unknown})")
     tables = {table.name: table for table in plan.of("encode_images").tables}
     view_name = _choose_views(job, chosen)
     view, of_seed, notes = None, None, []
@@ -180,7 +182,7 @@ def _tell_of_texts(
     if unread := _count_unread(texts, whole_set):
         notes.append(
             f"{method.row_name} reads the first {method.max_descriptors} descriptors of a class; {unread:,} further "
-            "ones are not judged, and a filtered file keeps them"
+            "ones are not judged, and a filtered file keeps them where it drops nothing of their class"
         )
     shared = len(classes) - len(texts.descriptors)
     if shared:

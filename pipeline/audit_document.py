@@ -40,6 +40,11 @@ def align_verdicts(verdicts: Verdicts, descriptors: Mapping[str, Sequence[str]])
         found.append([said.pop(0) if (said := left.get((name, text))) else "" for text in texts])
         if all(verdict == "drop" for verdict in found[-1]):
             raise JobError(f"--verdicts: all {len(texts)} descriptors of class {name!r} are dropped; keep one")
+    for (name, text), said in left.items():
+        if any(said):
+            raise JobError(
+                f"--verdicts: {text!r} of class {name!r} has more lines than the class has it; keep one of them"
+            )
     return found
 
 
@@ -124,6 +129,7 @@ def count_totals(told: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
         "costly": sum((each["gained"] or 0) > (each["lost"] or 0) for each in rows),
         "doubtful": sum(each["doubt"] is not None for each in rows),
         "dropped": sum(each["dropped"] for each in rows),
+        "dropped_by_verdict": sum(each["verdict"] == "drop" for each in rows),
     }
 
 

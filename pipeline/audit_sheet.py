@@ -30,17 +30,17 @@ def write_sheet(document: Mapping[str, Any], out: Path) -> None:
 
     Raises JobError where the file holds verdicts that this document does not have: somebody's work would be lost.
     """
-    if out.exists() and (lost := _not_told(document, out)):
+    if out.exists() and (lost := _lost(document, out)):
         raise JobError(
             f"--csv {out}: has {lost:,} verdicts that would be lost; read them with --verdicts {out}, "
             "or name another file"
         )
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for told in document["classes"]:
         writer.writerows(_line(told, each) for each in told["descriptors"])
-    out.write_text(text.getvalue(), encoding="utf-8-sig")
+    out.write_text(text.getvalue(), encoding="utf-8-sig", newline="")
 
 
 def read_verdicts(path: Path) -> Verdicts:
@@ -97,6 +97,14 @@ def _line(told: Mapping[str, Any], each: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _lost(document: Mapping[str, Any], path: Path) -> int:
+    """How many verdicts a file that is there would lose. Raises JobError for one that is no sheet."""
+    try:
+        return _not_told(document, path)
+    except JobError:
+        raise JobError(f"--csv {path}: is there, and no sheet that can be read; name another file") from None
+
+
 def _not_told(document: Mapping[str, Any], path: Path) -> int:
     """How many verdicts a sheet has that the document has not."""
     told: dict[tuple[str, str], list[str]] = {}
@@ -111,17 +119,21 @@ def _not_told(document: Mapping[str, Any], path: Path) -> int:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Number and cells of each line after the first."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # a text may hold ends of lines of its own
     except UnicodeDecodeError as error:
         raise JobError(f"--verdicts {path}: is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
     except OSError as error:
         raise JobError(f"--verdicts {path}: cannot be read: {error.strerror or error}") from None
     first = text.split("\n", 1)[0]
     between = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
-    _check_columns(path, reader.fieldnames or ())
-    for row in reader:
-        yield reader.line_num, row
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between, strict=True)
+    try:
+        _check_columns(path, reader.fieldnames or ())
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        line = reader.line_num
+        raise JobError(f"--verdicts {path}, line {line}: {error}; is a quotation mark not closed?") from None
 
 
 def _check_columns(path: Path, found: Sequence[str]) -> None:

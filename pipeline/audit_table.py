@@ -100,6 +100,13 @@ def sum_up(document: Mapping[str, Any]) -> list[str]:
     )
     dropped, effect = totals["dropped"], document["effect"]
     judged = document["judged_on"]
+    if totals["dropped_by_verdict"]:
+        third = (
+            f"verdicts drop {totals['dropped_by_verdict']:,}, and of {totals['doubtful']:,} doubtful ones the filter "
+            f"{dropped - totals['dropped_by_verdict']:,} more: of the images of {judged['what']} "
+            f"{100 * judged['filtered']:.1f}% are right instead of {100 * judged['accuracy']:.1f}%"
+        )
+        return [first, second, third, _tell_effect(document, dropped, effect)]
     if not dropped:
         why = f"; without the worst of them no more images of {judged['what']} are right" if totals["doubtful"] else ""
         return [first, second, f"{totals['doubtful']:,} are doubtful, the filter drops none{why}"]
@@ -107,17 +114,17 @@ def sum_up(document: Mapping[str, Any]) -> list[str]:
         f"{totals['doubtful']:,} are doubtful; of those, the worst first, the filter drops as many as leave the most "
         f"images of {judged['what']} right: {100 * judged['filtered']:.1f}% instead of {100 * judged['accuracy']:.1f}%"
     )
-    if effect is None:
-        return [first, second, third, f"the filter drops {dropped:,}; what that does to accuracy is not measured"]
     return [first, second, third, _tell_effect(document, dropped, effect)]
 
 
-def _tell_effect(document: Mapping[str, Any], dropped: int, effect: Mapping[str, Any]) -> str:
+def _tell_effect(document: Mapping[str, Any], dropped: int, effect: Mapping[str, Any] | None) -> str:
+    if effect is None:
+        return f"dropped are {dropped:,}; what that does to accuracy is not measured"
     points = [100 * effect[name] for name in ("difference", "low", "high")]
     told_apart = effect["p"] < ALPHA
     verdict = {True: "it helps", False: "it hurts"}[points[0] > 0] if told_apart else "these images do not tell"
     return (
-        f"the filter drops {dropped:,}: {100 * effect['filtered']:.1f}% right instead of "
+        f"dropped are {dropped:,}: {100 * effect['filtered']:.1f}% right instead of "
         f"{100 * effect['accuracy']:.1f}% by the mean of cosines on {document['measured_on']['what']}, "
         f"{effect['images']:,} images that it was not chosen on, "
         f"{points[0]:+.1f} points ({points[1]:+.1f} to {points[2]:+.1f}), p = {effect['p']:.3g}: {verdict}"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.commands.options import AsJson, JobFile, Sets, VariantLabel
 from pipeline.commands.speaking import check_page, console, failed, print_json, say, write_page, wrong
+
+if TYPE_CHECKING:
+    from pipeline.settings import Job
 
 
 def audit(
@@ -53,6 +57,7 @@ def audit(
         _check_place(option, out)
     said = None if verdicts is None else read_verdicts(verdicts)
     chosen = prepare_one(job, sets or (), variant)
+    _check_spares_sources(filtered, chosen.job)
     try:
         found = audit_job(chosen, descriptors=descriptors, method=method, split=split, seed=seed, verdicts=said)
     except NotComputed as error:
@@ -66,10 +71,12 @@ def audit(
 
         show_audit(console(), found.document, k)
     if csv is not None:
-        write_sheet(found.document, csv)
+        with _told_of_failures("--csv", csv):
+            write_sheet(found.document, csv)
         say(f"wrote {csv}; say keep or drop in its column verdict, and read it with --verdicts {csv}")
     if filtered is not None:
-        _write_filtered(filtered, found.filtered)
+        with _told_of_failures("--filtered", filtered):
+            _write_filtered(filtered, found.filtered)
         say(f"wrote {filtered}; a job reads it with {_entry(filtered, job, found.document)}")
     if html is not None:
         from pipeline.audit_page import audit_page
@@ -89,6 +96,23 @@ def _check_place(option: str, out: Path | None) -> None:
         raise wrong(f"{option} {out}: descriptors are written as .json")
 
 
+def _check_spares_sources(out: Path | None, job: Job) -> None:
+    """That a filtered file is not written over one that the job reads. Raises as `wrong`."""
+    if out is None or not out.exists():
+        return
+    sources = [Path(path) for one in job.descriptors.values() for path in one.paths.values()]
+    if any(path.exists() and out.samefile(path) for path in sources):
+        raise wrong(f"--filtered {out}: the job reads its descriptors there; name another file")
+
+
+@contextmanager
+def _told_of_failures(option: str, out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise failed(f"{option} {out}: cannot be written: {error.strerror or error}") from None
+
+
 def _write_filtered(out: Path, descriptors: Mapping[str, list[str]]) -> None:
     out.write_text(json.dumps(descriptors, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -97,4 +121,6 @@ def _entry(out: Path, job: Path, document: Mapping[str, Any]) -> str:
     """The lines of a job file that read a filtered file, from where the job file lies."""
     path = os.path.relpath(out, job.parent)
     set_name, form = document["descriptors"], document["form"]
-    return f"descriptors: {{{set_name}: {{provider: file, path: {json.dumps(path)}, form: {form}}}}}"
+    return (
+        f"descriptors: {{{set_name}: {{provider: file, path: {json.dumps(path, ensure_ascii=False)}, form: {form}}}}}"
+    )
