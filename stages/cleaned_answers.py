@@ -6,14 +6,14 @@ All classes are looked at together, and lengths are counted by the text tower's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from prompts.answers import Descriptor
-from prompts.phrasing import Form, phrase
+from prompts.phrasing import Form, clean_class_name, phrase
 from prompts.templates import filled_templates
 from stages.described import SCHEMA
 
@@ -50,7 +50,7 @@ class Answers:
     most: int
     """descriptors kept of a class"""
     may_be_empty: bool
-    """whether a class that nothing is left of gets filled templates"""
+    """whether a class that nothing is left of is said by its name alone"""
     form: Form
     source: str
     """where they are from, for people"""
@@ -84,20 +84,31 @@ def _why_empty(class_name: str, dropped: Sequence[Dropped]) -> str:
     return f"clean-up kept none of {reasons.total()} descriptors ({told})" if reasons else "no answer had descriptors"
 
 
+def _said_by_name(names: Iterable[str], form: Form) -> dict[str, list[str]]:
+    """What stands for descriptors of a class where there are none, in the form that methods expect.
+
+    Sentences are filled templates; an attribute completes a method's own: "a photo of a wren, which is a wren."
+    """
+    if form == "sentences":
+        return filled_templates("general", names)
+    spoken = {name: clean_class_name(name) for name in names}
+    return {name: [f"{'an' if said[0].lower() in 'aeiou' else 'a'} {said}"] for name, said in spoken.items()}
+
+
 def _as_rows(
     answers: Answers, kept: Mapping[str, Sequence[Descriptor]], dropped: Sequence[Dropped]
 ) -> list[dict[str, Any]]:
     left_out: dict[str, list[dict[str, str]]] = {name: [] for name in kept}
     for each in dropped:
         left_out[each.class_name].append({"text": each.text, "reason": each.reason, "detail": each.detail})
-    templates = filled_templates("general", kept)
+    by_name = _said_by_name(kept, answers.form)
     return [
         {
             "key": key,
             "class": name,
-            "texts": [each.text for each in kept[name]] or templates[name],
+            "texts": [each.text for each in kept[name]] or by_name[name],
             "aspects": [each.aspect for each in kept[name]] or None,
-            "source": answers.source if kept[name] else "templates general (fallback)",
+            "source": answers.source if kept[name] else "its name alone (fallback)",
             "dropped": left_out[name],
         }
         for name, key in answers.keys.items()

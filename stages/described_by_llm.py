@@ -137,15 +137,13 @@ class DescribedByAsking(Provider):
             raise RuntimeError(
                 f"{table.name}: clean-up left nothing of what {self.settings.model} said of {len(outcome.empty):,} of "
                 f"{len(asked.keys):,} classes: {_tell_each(outcome.empty)}. All answers are kept. Try another prompt "
-                "or model, or set `fallback: names` for filled templates in their place"
+                "or model, or set `fallback: names` to have their names alone said"
             )
         if outcome.reasons:
             told = ", ".join(f"{count:,} {reason}" for reason, count in outcome.reasons.items())
             run.tell(f"{table.name}: clean-up left out {told}; `fieldmark export JOB dropped.{self.name}` lists them")
         if outcome.empty:
-            run.tell(
-                f"{table.name}: filled templates in their place (fallback: names): {_name_some(list(outcome.empty))}"
-            )
+            run.tell(f"{table.name}: said by their names alone (fallback: names): {_name_some(list(outcome.empty))}")
         if outcome.short:
             short = _name_some(outcome.short)
             run.tell(f"{table.name}: fewer than {self.settings.per_class} descriptors are left of {short}")
@@ -207,7 +205,7 @@ def _tell_silent(asked: AskedSet, silent: Mapping[str, str]) -> str:
     return (
         f"descriptors.{asked.name}: {asked.settings.model} gave no descriptors of {len(silent):,} of "
         f"{len(asked.keys):,} classes after {asked.settings.attempts} attempts: {_tell_each(silent)}. All answers are "
-        "kept. Raise `attempts`, try another prompt or model, or set `fallback: names` for filled templates instead"
+        "kept. Raise `attempts`, try another prompt or model, or set `fallback: names` to have their names alone said"
     )
 
 

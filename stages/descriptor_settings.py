@@ -97,7 +97,7 @@ class OpenAIDescriptors(Settings):
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """how often a question is asked at most when answers cannot be read or are too few"""
     fallback: Literal["none", "names"] = "none"
-    """a class that no answer could be read for: none stops the stage and names it, names gives it filled templates"""
+    """a class that no answer could be read for: none stops the stage and names it, names says its name alone"""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """seconds to wait for one answer"""
 

@@ -241,7 +241,7 @@ def test_a_class_that_clean_up_leaves_nothing_of_is_told_as_such(asked):
     ) as told:
         asked.run(attempts=1)
     assert "Raise `attempts`" not in str(told.value)
-    assert asked.run(attempts=1, fallback="names")["owl"][0].endswith("owl.")
+    assert asked.run(attempts=1, fallback="names")["owl"] == ["an owl"]
 
 
 def test_a_class_without_any_descriptors_is_named_and_gets_templates_only_where_the_job_says_so(asked):
@@ -254,7 +254,11 @@ def test_a_class_without_any_descriptors_is_named_and_gets_templates_only_where_
     assert asked.questions == 7
     found = asked.run(attempts=2, fallback="names")
     assert asked.questions == 7
-    assert found["owl"][0].endswith("owl.")
+    assert found["owl"] == ["an owl"]
+    (said,) = parse_method("clip_d").prompts("owl", found["owl"], "attributes")
+    assert said == "owl, which is an owl"
+    told = asked.run(attempts=2, fallback="names", prompt="cupl")
+    assert told["owl"][0] == "a photo of a owl."
     assert len(found["wren"]) == 4
 
 
